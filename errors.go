@@ -1,0 +1,93 @@
+package redisproto
+
+import "errors"
+
+// A ProtocolError says that the peer's bytes are not RESP, or go over a limit. The stream has no
+// known boundary after it: send Error's text to the peer with [Writer.WriteError] and close the
+// connection, as Redis does.
+//
+// errors.Is tells the cases apart by the values below; errors.Is(err, &ProtocolError{}) matches
+// them all.
+type ProtocolError struct {
+	// Offset is where the line or the terminator at fault begins, in bytes from the first one
+	// that the Parser read since NewParser or Reset. For [Command.Parse], from the start of the
+	// slice.
+	Offset int64
+
+	text string
+	kind *ProtocolError // the exported value that it is a case of; nil in those values
+}
+
+// Error gives the text to send, without the leading '-' and the final CR LF. Where Redis has the
+// case, it is Redis's text to the byte.
+func (e *ProtocolError) Error() string {
+	if e.text == "" {
+		return "ERR Protocol error"
+	}
+	return e.text
+}
+
+// Is reports whether target is the kind of e, or the zero ProtocolError, which stands for any kind.
+func (e *ProtocolError) Is(target error) bool {
+	t, ok := target.(*ProtocolError)
+	return ok && (t == e || t == e.kind || *t == ProtocolError{})
+}
+
+// The kinds of protocol error in requests, for errors.Is. The limits that they speak of are in
+// [Limits].
+var (
+	// ErrMultibulkLength: the count after '*' is not a decimal int64 or is over Limits.Args.
+	ErrMultibulkLength = protocolError("invalid multibulk length")
+	// ErrBulkLength: the length after '$' is not a decimal number from 0 to Limits.Bulk.
+	ErrBulkLength = protocolError("invalid bulk length")
+	// ErrExpectedBulk: an argument does not begin with '$'. The text of the error that is
+	// returned goes on with the byte found in its place.
+	ErrExpectedBulk = protocolError("expected '$'")
+	// ErrCountTooLong: no CR in the first 65,537 bytes of a line that begins with '*'.
+	ErrCountTooLong = protocolError("too big mbulk count string")
+	// ErrLengthTooLong: no CR in the first 65,537 bytes where a line with '$' is due.
+	ErrLengthTooLong = protocolError("too big bulk count string")
+	// ErrInlineTooLong: no LF in the first Limits.Inline + 1 bytes of an inline command.
+	ErrInlineTooLong = protocolError("too big inline request")
+	// ErrUnbalancedQuotes: an inline command leaves a quote open, or a closing quote is not
+	// followed by a blank.
+	ErrUnbalancedQuotes = protocolError("unbalanced quotes in request")
+	// ErrUnauthenticatedCount: Limits.Unauthenticated is set, and the count is over 10.
+	ErrUnauthenticatedCount = protocolError("unauthenticated multibulk length")
+	// ErrUnauthenticatedLength: Limits.Unauthenticated is set, and an argument is over 16,384 bytes.
+	ErrUnauthenticatedLength = protocolError("unauthenticated bulk length")
+
+	// ErrCRLF: a CR in a header is not followed by LF, or an argument is not followed by CR LF.
+	// Redis does not look; Valkey has the rule since 9.1.
+	ErrCRLF = protocolError("invalid CRLF in request")
+	// ErrInlineNUL: a NUL byte in an inline command. Redis would wait for ever.
+	ErrInlineNUL = protocolError("NUL in inline request")
+	// ErrTooBig: a command is longer than Limits.Total. Redis closes without a word.
+	ErrTooBig = protocolError("too big request")
+	// ErrInlineRefused: an inline command, and Limits.Inline is negative.
+	ErrInlineRefused = protocolError("inline requests are not accepted")
+)
+
+// ErrBroken is returned by every read after the one that returned a *ProtocolError, until Reset.
+// It is no *ProtocolError, so that a loop which answers those answers once.
+var ErrBroken = errors.New("redisproto: read after a protocol error")
+
+func protocolError(text string) *ProtocolError {
+	return &ProtocolError{text: "ERR Protocol error: " + text}
+}
+
+// at gives the kind e as an error whose line begins at byte pos.
+func (e *ProtocolError) at(pos int) *ProtocolError {
+	return &ProtocolError{Offset: int64(pos), text: e.text, kind: e}
+}
+
+// expectedBulk gives the error for a bulk header that begins with c. CR and LF would end the error
+// line, so they show as a space, as in Redis.
+func expectedBulk(c byte, pos int) *ProtocolError {
+	if c == '\r' || c == '\n' {
+		c = ' '
+	}
+	err := ErrExpectedBulk.at(pos)
+	err.text += ", got '" + string([]byte{c}) + "'"
+	return err
+}

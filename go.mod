@@ -1,0 +1,3 @@
+module github.com/secmask/go-redisproto
+
+go 1.24
