@@ -5,18 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"math/big"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Writer writes replies. It is a thin layer over a bufio.Writer and holds no bytes of its own:
 // several Writers on one bufio.Writer, and bytes written to that in between, come out in order. It
 // is not safe for concurrent use.
 //
+// It speaks RESP2 until SetProtocol changes that. The types that only RESP3 has may be written all
+// the same: a RESP2 client gets them as Redis would send them to it.
+//
 // The first error sticks: every later call returns it and writes nothing.
 type Writer struct {
 	bw    *bufio.Writer
 	whole *whole           // between bw and a destination that is no bufio.Writer; else nil
+	resp3 bool             // the protocol in force; else RESP2
 	err   error            // why nothing more may be written, where bw does not know
 	src   io.LimitedReader // WriteBulkFrom's, here so that it is not allocated each time
 }
@@ -51,16 +59,29 @@ func NewWriter(w io.Writer) *Writer {
 	return wr
 }
 
-// Reset makes w write to dst, as NewWriter would, and forgets its error. A bufio.Writer that it had
-// is neither flushed nor reset.
+// Reset makes w write to dst in RESP2, as NewWriter would, and forgets its error. A bufio.Writer
+// that it had is neither flushed nor reset.
 func (w *Writer) Reset(dst io.Writer) {
-	w.err, w.src.R = nil, nil
+	w.resp3, w.err, w.src.R = false, nil, nil
 	if bw, ok := dst.(*bufio.Writer); ok {
 		w.bw, w.whole = bw, nil
 		return
 	}
 	w.whole = &whole{dst: dst}
 	w.bw = bufio.NewWriterSize(w.whole, wholeSize)
+}
+
+// SetProtocol makes w speak RESP3 if version is 3, else RESP2, from the next call on. HELLO is the
+// command that asks for it; its reply is in the new protocol already. Before that, a connection
+// speaks RESP2.
+func (w *Writer) SetProtocol(version int) { w.resp3 = version == 3 }
+
+// Protocol returns the version of RESP that w speaks, 2 or 3.
+func (w *Writer) Protocol() int {
+	if w.resp3 {
+		return 3
+	}
+	return 2
 }
 
 // Flush flushes the bufio.Writer.
@@ -171,14 +192,18 @@ func (w *Writer) WriteBulk(b []byte) error {
 }
 
 // WriteBulkString writes s as a bulk string.
-func (w *Writer) WriteBulkString(s string) error {
-	if len(s) <= smallBulk {
-		buf := appendHead(w.room(maxHead+len(s)+2), '$', int64(len(s)))
-		buf = append(buf, s...)
+func (w *Writer) WriteBulkString(s string) error { return w.blob('$', "", s) }
+
+// blob writes head and s as a string of one of the types that give their length first.
+func (w *Writer) blob(kind byte, head, s string) error {
+	n := len(head) + len(s)
+	if n <= smallBulk {
+		buf := appendHead(w.room(maxHead+n+2), kind, int64(n))
+		buf = append(append(buf, head...), s...)
 		return w.send(append(buf, "\r\n"...))
 	}
 	w.begin()
-	w.send(appendHead(w.room(maxHead), '$', int64(len(s))))
+	w.send(append(appendHead(w.room(maxHead+len(head)), kind, int64(n)), head...))
 	if w.err == nil {
 		w.bw.WriteString(s)
 	}
@@ -222,15 +247,109 @@ func (w *Writer) copyFrom(r io.Reader, n int64) (err error) {
 	return err
 }
 
-// WriteNull writes null: "$-1".
+// WriteNull writes null. RESP2: a null bulk string, "$-1".
 func (w *Writer) WriteNull() error {
-	return w.send(append(w.room(maxHead), "$-1\r\n"...))
+	null := "$-1\r\n"
+	if w.resp3 {
+		null = "_\r\n"
+	}
+	return w.send(append(w.room(maxHead), null...))
+}
+
+// WriteBool writes v. RESP2: the integer 1 or 0.
+func (w *Writer) WriteBool(v bool) error {
+	text := ":0\r\n"
+	switch {
+	case w.resp3 && v:
+		text = "#t\r\n"
+	case w.resp3:
+		text = "#f\r\n"
+	case v:
+		text = ":1\r\n"
+	}
+	return w.send(append(w.room(maxHead), text...))
+}
+
+// WriteDouble writes f in the fewest digits that read back as f; inf, -inf and nan are written so.
+// RESP2: a bulk string.
+func (w *Writer) WriteDouble(f float64) error { return w.writeFloat(f, 64) }
+
+// WriteBigNumber writes n, or null if n is nil. RESP2: a bulk string.
+func (w *Writer) WriteBigNumber(n *big.Int) error {
+	if n == nil {
+		return w.WriteNull()
+	}
+	return w.writeBig(n.Append(nil, 10))
+}
+
+// writeBig writes the digits of a number as a big number.
+func (w *Writer) writeBig(digits []byte) error {
+	if !w.resp3 {
+		return w.WriteBulk(digits)
+	}
+	buf := append(w.room(len(digits)+3), '(')
+	buf = append(buf, digits...)
+	return w.send(append(buf, "\r\n"...))
+}
+
+// WriteVerbatim writes text that is to be shown as it is; format says what it is in three bytes:
+// "txt" for plain text, "mkd" for Markdown. RESP2: a bulk string, without the format.
+//
+// Any other length of format, and ':', CR or LF in it, is refused before anything is written.
+func (w *Writer) WriteVerbatim(format, text string) error {
+	if len(format) != 3 || strings.ContainsAny(format, ":\r\n") {
+		return fmt.Errorf("redisproto: verbatim string of format %q", format)
+	}
+	if !w.resp3 {
+		return w.WriteBulkString(text)
+	}
+	var head [4]byte
+	copy(head[:], format)
+	head[3] = ':'
+	return w.blob('=', string(head[:]), text)
+}
+
+// WriteBlobError writes s as an error that may hold any bytes, lines too. RESP2: as WriteError does.
+func (w *Writer) WriteBlobError(s string) error {
+	if !w.resp3 {
+		return w.WriteError(s)
+	}
+	return w.blob('!', "", s)
 }
 
 // WriteArrayHeader begins an array of n elements, which are what is written next. A negative n
-// writes a null array.
-func (w *Writer) WriteArrayHeader(n int) error {
-	return w.send(appendHead(w.room(maxHead), '*', max(int64(n), -1)))
+// writes a null array: "*-1" in RESP2, and in RESP3 the null that there is for all types.
+func (w *Writer) WriteArrayHeader(n int) error { return w.writeHeader('*', int64(n)) }
+
+// WriteMapHeader begins a map of n pairs: what is written next is a key, its value, the next key,
+// and so on. RESP2: an array of 2n elements. A negative n writes a null array.
+func (w *Writer) WriteMapHeader(n int) error {
+	if w.resp3 {
+		return w.writeHeader('%', int64(n))
+	}
+	if int64(n) > math.MaxInt64/2 {
+		return fmt.Errorf("redisproto: map of %d pairs", n)
+	}
+	return w.writeHeader('*', 2*max(int64(n), -1))
+}
+
+// WriteSetHeader begins a set of n elements, of which no two should be equal. RESP2: an array. A
+// negative n writes a null array.
+func (w *Writer) WriteSetHeader(n int) error { return w.writeHeader('~', int64(n)) }
+
+// WritePushHeader begins a push of n elements: data that is no reply, such as a message of a channel
+// that the client is subscribed to. The first element says what it is. RESP2: an array.
+func (w *Writer) WritePushHeader(n int) error { return w.writeHeader('>', int64(n)) }
+
+// writeHeader begins an aggregate.
+func (w *Writer) writeHeader(kind byte, n int64) error {
+	switch {
+	case n < 0 && w.resp3:
+		return w.WriteNull()
+	case !w.resp3:
+		kind = '*'
+	}
+	return w.send(appendHead(w.room(maxHead), kind, max(n, -1)))
 }
 
 // WriteBulks writes an array of bulk strings. A nil element is null; no element at all, which Go
@@ -253,51 +372,54 @@ func (w *Writer) WriteObjects(objs ...any) error { return w.WriteObjectsSlice(ob
 // WriteObjectsSlice writes an array of values of any of these types, or a null array if objs is nil:
 //
 //	nil                               null
-//	bool                              integer, 1 or 0
-//	int..., uint...                   integer; a uint over the int64 range: bulk string
-//	float32, float64                  bulk string, the shortest that reads back the same
+//	bool                              as WriteBool
+//	int..., uint...                   integer; a uint over the int64 range: big number
+//	float32, float64                  as WriteDouble
+//	*big.Int                          big number; nil: null
 //	string, []byte                    bulk string; a nil []byte: null
 //	error                             error
 //	[]string, [][]byte, []any         array, to any depth; nil: null array
+//	map[string]any                    map, its keys sorted; nil: null array
 //
 // A value of any other type is refused with an error before a byte is written, and w goes on.
 func (w *Writer) WriteObjectsSlice(objs []any) error {
-	if err := checkObjects(objs, 0); err != nil {
+	if err := checkObject(objs, 0); err != nil {
 		return err
 	}
 	return writeArray(w, objs, (*Writer).writeObject)
 }
 
-// checkObjects returns an error if there is a value among objs that cannot be written.
-func checkObjects(objs []any, depth int) error {
+// checkObject returns an error if v, or a value in it, cannot be written.
+func checkObject(v any, depth int) (err error) {
 	if depth > maxDepth {
 		return errors.New("redisproto: value is nested too deeply to be written")
 	}
-	for _, v := range objs {
-		switch v := v.(type) {
-		case nil, bool, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64,
-			string, []byte, error, []string, [][]byte:
-		case []any:
-			if err := checkObjects(v, depth+1); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("redisproto: a value of type %T cannot be written", v)
+	switch v := v.(type) {
+	case nil, bool, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64,
+		*big.Int, string, []byte, error, []string, [][]byte:
+	case []any:
+		for i := 0; i < len(v) && err == nil; i++ {
+			err = checkObject(v[i], depth+1)
 		}
+	case map[string]any:
+		for _, e := range v {
+			if err = checkObject(e, depth+1); err != nil {
+				break
+			}
+		}
+	default:
+		err = fmt.Errorf("redisproto: a value of type %T cannot be written", v)
 	}
-	return nil
+	return err
 }
 
-// writeObject writes a value that checkObjects has passed.
+// writeObject writes a value that checkObject has passed.
 func (w *Writer) writeObject(v any) error {
 	switch v := v.(type) {
 	case nil:
 		return w.WriteNull()
 	case bool:
-		if v {
-			return w.WriteInt(1)
-		}
-		return w.WriteInt(0)
+		return w.WriteBool(v)
 	case int:
 		return w.WriteInt(int64(v))
 	case int8:
@@ -322,6 +444,8 @@ func (w *Writer) writeObject(v any) error {
 		return w.writeFloat(float64(v), 32)
 	case float64:
 		return w.writeFloat(v, 64)
+	case *big.Int:
+		return w.WriteBigNumber(v)
 	case string:
 		return w.WriteBulkString(v)
 	case []byte:
@@ -332,6 +456,8 @@ func (w *Writer) writeObject(v any) error {
 		return w.WriteBulkStrings(v)
 	case [][]byte:
 		return w.WriteBulksSlice(v)
+	case map[string]any:
+		return w.writeMap(v)
 	default:
 		return writeArray(w, v.([]any), (*Writer).writeObject)
 	}
@@ -350,19 +476,42 @@ func writeArray[T any](w *Writer, s []T, one func(*Writer, T) error) error {
 	return w.end(err)
 }
 
-// writeUint writes n as an integer, or as a bulk string where RESP's 64 bits with a sign end.
+// writeMap writes a map, or a null array if m is nil. The keys are sorted so that the same value
+// is always the same bytes.
+func (w *Writer) writeMap(m map[string]any) error {
+	if m == nil {
+		return w.WriteArrayHeader(-1)
+	}
+	w.begin()
+	err := w.WriteMapHeader(len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if err == nil {
+			w.WriteBulkString(k)
+			err = w.writeObject(m[k])
+		}
+	}
+	return w.end(err)
+}
+
+// writeUint writes n as an integer, or as a big number where RESP's 64 bits with a sign end.
 func (w *Writer) writeUint(n uint64) error {
 	if n <= math.MaxInt64 {
 		return w.WriteInt(int64(n))
 	}
-	var digits [20]byte
-	return w.WriteBulk(strconv.AppendUint(digits[:0], n, 10))
+	return w.writeBig(strconv.AppendUint(nil, n, 10))
 }
 
-// writeFloat writes f as a bulk string.
+// writeFloat writes f, which came from as many bits, as a double.
 func (w *Writer) writeFloat(f float64, bits int) error {
-	var text [32]byte
-	return w.WriteBulk(appendFloat(text[:0], f, bits))
+	buf := w.room(2 * maxHead)
+	if w.resp3 {
+		buf = appendFloat(append(buf, ','), f, bits)
+		return w.send(append(buf, "\r\n"...))
+	}
+	var digits [32]byte
+	text := appendFloat(digits[:0], f, bits)
+	buf = append(appendHead(buf, '$', int64(len(text))), text...)
+	return w.send(append(buf, "\r\n"...))
 }
 
 // appendFloat appends the shortest decimal that reads back as f, in the notation of C's "%.17g":
