@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// A Writer writes replies. It is a thin layer over a bufio.Writer and holds no bytes of its own:
+// A Writer writes replies. Over a bufio.Writer it is a thin layer that holds no bytes of its own:
 // several Writers on one bufio.Writer, and bytes written to that in between, come out in order. It
 // is not safe for concurrent use.
 //
@@ -22,33 +22,29 @@ import (
 //
 // The first error sticks: every later call returns it and writes nothing.
 type Writer struct {
-	bw    *bufio.Writer
-	whole *whole           // between bw and a destination that is no bufio.Writer; else nil
+	bw    *bufio.Writer    // the destination, or nil if that is
+	whole *whole           // any other writer
 	resp3 bool             // the protocol in force; else RESP2
 	err   error            // why nothing more may be written, where bw does not know
 	src   io.LimitedReader // WriteBulkFrom's, here so that it is not allocated each time
 }
 
-// whole is where bw writes to if the caller gave no bufio.Writer: it collects a reply, so that it
-// goes out in one Write.
+// whole collects a reply, so that it goes out in one Write.
 type whole struct {
 	dst  io.Writer
 	held []byte
 	open int // aggregates begun and not ended; elements wait for them
 }
 
-func (h *whole) Write(b []byte) (int, error) {
-	h.held = append(h.held, b...)
-	return len(b), nil
-}
-
 const (
 	maxHead   = 24       // bytes: type, int64, CR LF
-	smallBulk = 512      // bytes: up to here a bulk is put together before it goes to bw
-	wholeSize = 128      // bytes: bw's buffer in front of a whole
+	smallBulk = 512      // bytes: up to here a bulk is put together before it is sent
 	maxHeld   = 64 << 10 // bytes: what a whole keeps, and collects of a reader
 	maxDepth  = 100_000  // levels of []any; a value that holds itself has more
 )
+
+// errUnfinished is kept when a panic of the caller's code cuts a reply off.
+var errUnfinished = errors.New("redisproto: a panic left a reply unfinished")
 
 // NewWriter returns a Writer to w. If w is a *bufio.Writer, that one is used and replies stay in it
 // until it is full or flushed. To any other writer each reply goes whole, in one Write, before the
@@ -67,8 +63,11 @@ func (w *Writer) Reset(dst io.Writer) {
 		w.bw, w.whole = bw, nil
 		return
 	}
-	w.whole = &whole{dst: dst}
-	w.bw = bufio.NewWriterSize(w.whole, wholeSize)
+	w.bw = nil
+	if w.whole == nil {
+		w.whole = new(whole)
+	}
+	*w.whole = whole{dst: dst, held: w.whole.held[:0]}
 }
 
 // SetProtocol makes w speak RESP3 if version is 3, else RESP2, from the next call on. HELLO is the
@@ -84,9 +83,9 @@ func (w *Writer) Protocol() int {
 	return 2
 }
 
-// Flush flushes the bufio.Writer.
+// Flush flushes the bufio.Writer. Without one there is nothing to flush.
 func (w *Writer) Flush() error {
-	if w.err != nil {
+	if w.err != nil || w.whole != nil {
 		return w.err
 	}
 	return w.bw.Flush()
@@ -94,18 +93,21 @@ func (w *Writer) Flush() error {
 
 // Write writes b as it is: bytes that are RESP already, such as a Raw.
 func (w *Writer) Write(b []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
+	if w.err == nil && w.whole == nil {
+		return w.bw.Write(b)
 	}
-	n, err := w.bw.Write(b)
-	if w.whole != nil {
-		err = w.deliver()
+	if err := w.collect(b); err != nil {
+		return 0, err
 	}
-	return n, err
+	return len(b), nil
 }
 
 // room returns the buffer's free space to append n bytes to, if the buffer can have so many.
 func (w *Writer) room(n int) []byte {
+	if h := w.whole; h != nil {
+		h.held = slices.Grow(h.held, n)
+		return h.held[len(h.held):]
+	}
 	if w.bw.Available() < n && w.err == nil {
 		w.bw.Flush() // an error shows again in what follows
 	}
@@ -114,13 +116,19 @@ func (w *Writer) room(n int) []byte {
 
 // send writes b, which is best the space that room gave.
 func (w *Writer) send(b []byte) error {
-	if w.err != nil {
-		return w.err
+	if w.err != nil || w.whole != nil {
+		return w.collect(b)
 	}
 	_, err := w.bw.Write(b)
-	if w.whole != nil {
-		return w.deliver()
+	return err
+}
+
+// sendString is send for a string.
+func (w *Writer) sendString(s string) error {
+	if w.err != nil || w.whole != nil {
+		return w.collect([]byte(s))
 	}
+	_, err := w.bw.WriteString(s)
 	return err
 }
 
@@ -139,13 +147,21 @@ func (w *Writer) end(err error) error {
 	return err
 }
 
+// collect is send where there is no bufio.Writer, or an error.
+func (w *Writer) collect(b []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	w.whole.held = append(w.whole.held, b...)
+	return w.deliver()
+}
+
 // deliver hands a reply that is complete to the destination.
 func (w *Writer) deliver() error {
 	h := w.whole
-	if h.open > 0 || w.err != nil {
+	if h.open > 0 || w.err != nil || len(h.held) == 0 {
 		return w.err
 	}
-	w.bw.Flush() // to h, which gives no error
 	n, err := h.dst.Write(h.held)
 	if err == nil && n < len(h.held) {
 		err = io.ErrShortWrite
@@ -204,9 +220,7 @@ func (w *Writer) blob(kind byte, head, s string) error {
 	}
 	w.begin()
 	w.send(append(appendHead(w.room(maxHead+len(head)), kind, int64(n)), head...))
-	if w.err == nil {
-		w.bw.WriteString(s)
-	}
+	w.sendString(s)
 	return w.end(w.send(append(w.room(2), "\r\n"...)))
 }
 
@@ -228,19 +242,30 @@ func (w *Writer) WriteBulkFrom(r io.Reader, n int64) error {
 	return w.end(w.send(append(w.room(2), "\r\n"...)))
 }
 
-// copyFrom copies n bytes.
+// copyFrom copies n bytes. If r panics, w stays at errUnfinished.
 func (w *Writer) copyFrom(r io.Reader, n int64) (err error) {
-	w.src = io.LimitedReader{R: r, N: n}
-	if h := w.whole; h != nil && n > maxHeld {
-		h.open--
-		if err = w.deliver(); err == nil {
-			_, err = io.Copy(h.dst, &w.src)
-		}
+	h := w.whole
+	if h != nil && n > maxHeld {
+		h.open-- // WriteBulkFrom's
+		err = w.deliver()
 		h.open++
-	} else {
-		_, err = w.bw.ReadFrom(&w.src)
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil && w.src.N > 0 {
+	w.src = io.LimitedReader{R: r, N: n}
+	w.err = errUnfinished
+	switch {
+	case h == nil:
+		_, err = w.bw.ReadFrom(&w.src)
+	case n > maxHeld:
+		_, err = io.Copy(h.dst, &w.src)
+	default:
+		start := len(h.held)
+		h.held = slices.Grow(h.held, int(n)+2)[:start+int(n)]
+		_, err = io.ReadFull(&w.src, h.held[start:])
+	}
+	if w.src.N > 0 && (err == nil || err == io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	w.src.R = nil
@@ -279,16 +304,10 @@ func (w *Writer) WriteBigNumber(n *big.Int) error {
 	if n == nil {
 		return w.WriteNull()
 	}
-	return w.writeBig(n.Append(nil, 10))
-}
-
-// writeBig writes the digits of a number as a big number.
-func (w *Writer) writeBig(digits []byte) error {
 	if !w.resp3 {
-		return w.WriteBulk(digits)
+		return w.WriteBulk(n.Append(nil, 10))
 	}
-	buf := append(w.room(len(digits)+3), '(')
-	buf = append(buf, digits...)
+	buf := n.Append(append(w.room(0), '('), 10)
 	return w.send(append(buf, "\r\n"...))
 }
 
@@ -383,8 +402,10 @@ func (w *Writer) WriteObjects(objs ...any) error { return w.WriteObjectsSlice(ob
 //
 // A value of any other type is refused with an error before a byte is written, and w goes on.
 func (w *Writer) WriteObjectsSlice(objs []any) error {
-	if err := checkObject(objs, 0); err != nil {
-		return err
+	for _, v := range objs {
+		if err := checkObject(v, 1); err != nil {
+			return err
+		}
 	}
 	return writeArray(w, objs, (*Writer).writeObject)
 }
@@ -451,7 +472,10 @@ func (w *Writer) writeObject(v any) error {
 	case []byte:
 		return w.WriteBulk(v)
 	case error:
-		return w.WriteError(v.Error())
+		w.err = errUnfinished // stays if Error panics
+		text := v.Error()
+		w.err = nil
+		return w.WriteError(text)
 	case []string:
 		return w.WriteBulkStrings(v)
 	case [][]byte:
@@ -486,7 +510,9 @@ func (w *Writer) writeMap(m map[string]any) error {
 	err := w.WriteMapHeader(len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		if err == nil {
-			w.WriteBulkString(k)
+			err = w.WriteBulkString(k)
+		}
+		if err == nil {
 			err = w.writeObject(m[k])
 		}
 	}
@@ -498,7 +524,7 @@ func (w *Writer) writeUint(n uint64) error {
 	if n <= math.MaxInt64 {
 		return w.WriteInt(int64(n))
 	}
-	return w.writeBig(strconv.AppendUint(nil, n, 10))
+	return w.WriteBigNumber(new(big.Int).SetUint64(n))
 }
 
 // writeFloat writes f, which came from as many bits, as a double.
