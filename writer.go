@@ -37,10 +37,9 @@ type whole struct {
 }
 
 const (
-	maxHead   = 24       // bytes: type, int64, CR LF
-	smallBulk = 512      // bytes: up to here a bulk is put together before it is sent
-	maxHeld   = 64 << 10 // bytes: what a whole keeps, and collects of a reader
-	maxDepth  = 100_000  // levels of []any; a value that holds itself has more
+	maxHead  = 24       // bytes: type, int64, CR LF
+	maxHeld  = 64 << 10 // bytes: what a whole keeps, and collects of a reader
+	maxDepth = 100_000  // levels of []any; a value that holds itself has more
 )
 
 // errUnfinished is kept when a panic of the caller's code cuts a reply off.
@@ -196,15 +195,15 @@ func (w *Writer) WriteBulk(b []byte) error {
 	if b == nil {
 		return w.WriteNull()
 	}
-	if len(b) <= smallBulk {
-		buf := appendHead(w.room(maxHead+len(b)+2), '$', int64(len(b)))
+	buf := appendHead(w.room(maxHead), '$', int64(len(b)))
+	if len(b)+2 <= cap(buf)-len(buf) {
 		buf = append(buf, b...)
 		return w.send(append(buf, "\r\n"...))
 	}
 	w.begin()
-	w.send(appendHead(w.room(maxHead), '$', int64(len(b))))
+	w.send(buf)
 	w.send(b)
-	return w.end(w.send(append(w.room(2), "\r\n"...)))
+	return w.end(w.sendString("\r\n"))
 }
 
 // WriteBulkString writes s as a bulk string.
@@ -213,15 +212,15 @@ func (w *Writer) WriteBulkString(s string) error { return w.blob('$', "", s) }
 // blob writes head and s as a string of one of the types that give their length first.
 func (w *Writer) blob(kind byte, head, s string) error {
 	n := len(head) + len(s)
-	if n <= smallBulk {
-		buf := appendHead(w.room(maxHead+n+2), kind, int64(n))
-		buf = append(append(buf, head...), s...)
+	buf := append(appendHead(w.room(maxHead+len(head)), kind, int64(n)), head...)
+	if len(s)+2 <= cap(buf)-len(buf) {
+		buf = append(buf, s...)
 		return w.send(append(buf, "\r\n"...))
 	}
 	w.begin()
-	w.send(append(appendHead(w.room(maxHead+len(head)), kind, int64(n)), head...))
+	w.send(buf)
 	w.sendString(s)
-	return w.end(w.send(append(w.room(2), "\r\n"...)))
+	return w.end(w.sendString("\r\n"))
 }
 
 // WriteBulkFrom writes a bulk string of n bytes that it reads from r, without holding them: a file
@@ -239,7 +238,7 @@ func (w *Writer) WriteBulkFrom(r io.Reader, n int64) error {
 	if w.err == nil {
 		w.err = w.copyFrom(r, n)
 	}
-	return w.end(w.send(append(w.room(2), "\r\n"...)))
+	return w.end(w.sendString("\r\n"))
 }
 
 // copyFrom copies n bytes. If r panics, w stays at errUnfinished.

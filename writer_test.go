@@ -51,10 +51,10 @@ var lineReplies = []reply{
 	{"raw", func(w *Writer) error { _, err := w.Write([]byte("+a\r\n+b\r\n")); return err }, "+a\r\n+b\r\n", ""},
 }
 
-// bulkReplies: lengths about where a bulk is put together and where it is not, and binary contents.
+// bulkReplies: lengths about those of the buffers that they are written through, and binary contents.
 var bulkReplies = func() (rows []reply) {
 	bodies := []string{"", "x", "\r\n+OK\r\n\x00\xff"}
-	for _, n := range []int{99, smallBulk - 4, smallBulk, smallBulk + 1, 4096, maxHeld + 1} {
+	for _, n := range []int{56, 57, 58, 59, 592, 593, 594, 4096, maxHeld + 1} {
 		bodies = append(bodies, strings.Repeat("b", n))
 	}
 	for _, s := range bodies {
