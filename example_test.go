@@ -1,0 +1,235 @@
+package redisproto_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// A whole server: one loop a connection.
+func Example() {
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		parser := redisproto.NewParser(conn)
+		writer := redisproto.NewWriter(bufio.NewWriter(conn))
+		defer writer.Flush()
+		for command, err := range parser.Commands() {
+			if err != nil {
+				if errors.Is(err, &redisproto.ProtocolError{}) {
+					writer.WriteError(err.Error())
+				}
+				return
+			}
+			switch string(command.Name()) {
+			case "PING":
+				writer.WriteSimpleString("PONG")
+			case "ECHO":
+				writer.WriteBulk(command.Get(1))
+			default:
+				writer.WriteError("ERR unknown command")
+			}
+			if command.IsLast() {
+				if err := writer.Flush(); err != nil {
+					return
+				}
+			}
+		}
+	}
+
+	client, server := net.Pipe()
+	go serve(server)
+	fmt.Fprint(client, "PING\r\nECHO hello\r\nNONE\r\n")
+	replies := bufio.NewScanner(client)
+	for range 4 {
+		replies.Scan()
+		fmt.Println(replies.Text())
+	}
+	client.Close()
+	// Output:
+	// +PONG
+	// $5
+	// hello
+	// -ERR unknown command
+}
+
+// IsLast is false while more of a pipeline is there, so that its replies can go out together.
+func ExampleParser_ReadCommand() {
+	pipeline := "*2\r\n$3\r\nGET\r\n$1\r\na\r\n" + "SET b \"two words\"\r\n"
+	parser := redisproto.NewParser(strings.NewReader(pipeline))
+	for {
+		command, err := parser.ReadCommand()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s: %q, last: %v\n", command.Name(), command.Args(), command.IsLast())
+	}
+	// Output:
+	// GET: ["GET" "a"], last: false
+	// SET: ["SET" "b" "two words"], last: true
+}
+
+func ExampleParser_Commands() {
+	parser := redisproto.NewParser(strings.NewReader("PING\r\nGET key\r\nGET"))
+	for command, err := range parser.Commands() {
+		if err != nil {
+			fmt.Println("error:", err)
+			break
+		}
+		fmt.Printf("%q\n", command.Args())
+	}
+	// Output:
+	// ["PING"]
+	// ["GET" "key"]
+	// error: unexpected EOF
+}
+
+// Before a client has given its password, it may send little.
+func ExampleLimits() {
+	parser := redisproto.NewParser(strings.NewReader("AUTH secret\r\n*1000\r\n"))
+	parser.Limits.Unauthenticated = true
+	command, err := parser.ReadCommand()
+	fmt.Printf("%q %v\n", command.Args(), err)
+
+	// With parser.Limits.Unauthenticated = false here, the next command could be of any size.
+	_, err = parser.ReadCommand()
+	fmt.Println(err)
+	// Output:
+	// ["AUTH" "secret"] <nil>
+	// ERR Protocol error: unauthenticated multibulk length
+}
+
+// A command is valid until the next one is read; a clone stays.
+func ExampleCommand_Clone() {
+	parser := redisproto.NewParser(strings.NewReader("SET a 1\r\nSET b 2\r\n"))
+	var queue []*redisproto.Command
+	for command, err := range parser.Commands() {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		queue = append(queue, command.Clone())
+	}
+	for _, command := range queue {
+		fmt.Printf("%s = %s\n", command.Get(1), command.Get(2))
+	}
+	// Output:
+	// a = 1
+	// b = 2
+}
+
+// An event loop owns its buffers: it adds what has arrived and takes the whole commands from the front.
+func ExampleCommand_Parse() {
+	var command redisproto.Command
+	var buf []byte
+	for _, arrived := range []string{"*1\r\n$4\r\nPI", "NG\r\n*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n*1\r\n"} {
+		buf = append(buf, arrived...)
+		for {
+			n, err := command.Parse(buf)
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			if n == 0 {
+				break
+			}
+			fmt.Printf("%q\n", command.Args())
+			buf = buf[n:]
+		}
+		fmt.Println(len(buf), "bytes left")
+	}
+	// Output:
+	// 10 bytes left
+	// ["PING"]
+	// ["ECHO" "hi"]
+	// 4 bytes left
+}
+
+// What a client that does not speak the protocol is told, before the connection is closed.
+func ExampleProtocolError() {
+	parser := redisproto.NewParser(strings.NewReader("PING\r\n*1\r\n$-5\r\n"))
+	var reply bytes.Buffer
+	writer := redisproto.NewWriter(&reply)
+	for _, err := range parser.Commands() {
+		var perr *redisproto.ProtocolError
+		switch {
+		case errors.As(err, &perr):
+			writer.WriteError(perr.Error())
+			fmt.Println("wrong at byte", perr.Offset)
+			fmt.Println("a bad length:", errors.Is(err, redisproto.ErrBulkLength))
+		case err == nil:
+			writer.WriteSimpleString("PONG")
+		}
+	}
+	fmt.Printf("%q\n", reply.String())
+	// Output:
+	// wrong at byte 10
+	// a bad length: true
+	// "+PONG\r\n-ERR Protocol error: invalid bulk length\r\n"
+}
+
+// To a writer that is no bufio.Writer, each reply goes at once.
+func ExampleNewWriter() {
+	var out bytes.Buffer
+	writer := redisproto.NewWriter(&out)
+	writer.WriteSimpleString("OK")
+	writer.WriteInt(42)
+	writer.WriteBulkStrings([]string{"a", "b"})
+	fmt.Printf("%q\n", out.String())
+	// Output:
+	// "+OK\r\n:42\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+}
+
+func ExampleWriter_WriteObjects() {
+	var out bytes.Buffer
+	writer := redisproto.NewWriter(&out)
+	writer.WriteObjects("text", 1, 2.5, nil, []any{true, []byte("raw")})
+	fmt.Printf("%q\n", out.String())
+
+	err := writer.WriteObjects("text", struct{}{})
+	fmt.Println(err)
+	// Output:
+	// "*5\r\n$4\r\ntext\r\n:1\r\n$3\r\n2.5\r\n$-1\r\n*2\r\n:1\r\n$3\r\nraw\r\n"
+	// redisproto: a value of type struct {} cannot be written
+}
+
+// A file, say, goes out without being read into memory.
+func ExampleWriter_WriteBulkFrom() {
+	file := strings.NewReader("the contents")
+	var out bytes.Buffer
+	writer := redisproto.NewWriter(&out)
+	if err := writer.WriteBulkFrom(file, file.Size()); err != nil {
+		return // the bulk is cut off: close the connection
+	}
+	fmt.Printf("%q\n", out.String())
+	// Output:
+	// "$12\r\nthe contents\r\n"
+}
+
+// The same calls serve old clients and those that have sent HELLO 3.
+func ExampleWriter_SetProtocol() {
+	var out bytes.Buffer
+	writer := redisproto.NewWriter(&out)
+	for _, version := range []int{2, 3} {
+		writer.SetProtocol(version)
+		writer.WriteMapHeader(2)
+		writer.WriteBulkString("score")
+		writer.WriteDouble(1.5)
+		writer.WriteBulkString("banned")
+		writer.WriteBool(false)
+		fmt.Printf("%q\n", out.String())
+		out.Reset()
+	}
+	// Output:
+	// "*4\r\n$5\r\nscore\r\n$3\r\n1.5\r\n$6\r\nbanned\r\n:0\r\n"
+	// "%2\r\n$5\r\nscore\r\n,1.5\r\n$6\r\nbanned\r\n#f\r\n"
+}
