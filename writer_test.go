@@ -11,8 +11,6 @@ import (
 	"math"
 	"math/big"
 	"net"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -718,9 +716,9 @@ func TestWriterIsRedis(t *testing.T) {
 			return errors.Join(w.WritePushHeader(3), w.WriteBulkString("subscribe"), w.WriteBulkString("news"), w.WriteInt(1))
 		}},
 	}
-	addr := startRedisForWriter(t)
+	addr := startRedis(t, "--enable-debug-command", "yes")
 	for _, version := range []int{2, 3} {
-		conn, err := net.Dial("unix", addr)
+		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -750,29 +748,4 @@ func TestWriterIsRedis(t *testing.T) {
 			}
 		}
 	}
-}
-
-// startRedisForWriter starts a server and gives its socket's path.
-func startRedisForWriter(t *testing.T) string {
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		t.Skip("redis-server is not installed")
-	}
-	socket := filepath.Join(t.TempDir(), "s")
-	var log bytes.Buffer
-	server := exec.Command(path, "--port", "0", "--unixsocket", socket, "--save", "", "--enable-debug-command", "yes")
-	server.Stdout, server.Stderr = &log, &log
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
-	for range 500 {
-		if conn, err := net.Dial("unix", socket); err == nil {
-			conn.Close()
-			return socket
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatalf("redis-server does not answer: %s", socket)
-	return ""
 }
