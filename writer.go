@@ -376,12 +376,35 @@ func (w *Writer) WriteBulks(bulks ...[]byte) error { return w.WriteBulksSlice(bu
 
 // WriteBulksSlice writes an array of bulk strings. A nil element is null, a nil slice a null array.
 func (w *Writer) WriteBulksSlice(bulks [][]byte) error {
-	return writeArray(w, bulks, (*Writer).WriteBulk)
+	return writeBulks(w, bulks, (*Writer).WriteBulk)
 }
 
 // WriteBulkStrings writes an array of bulk strings, or a null array if the slice is nil.
 func (w *Writer) WriteBulkStrings(bulks []string) error {
-	return writeArray(w, bulks, (*Writer).WriteBulkString)
+	return writeBulks(w, bulks, (*Writer).WriteBulkString)
+}
+
+// writeBulks writes an array of bulk strings, putting together as many as the buffer has room for.
+// The others, and those that may be null, are left to one.
+func writeBulks[T []byte | string](w *Writer, bulks []T, one func(*Writer, T) error) error {
+	if bulks == nil {
+		return w.WriteArrayHeader(-1)
+	}
+	w.begin()
+	buf := appendHead(w.room(maxHead), '*', int64(len(bulks)))
+	for _, b := range bulks {
+		if len(b) > 0 && maxHead+len(b)+2 <= cap(buf)-len(buf) {
+			buf = append(appendHead(buf, '$', int64(len(b))), b...)
+			buf = append(buf, "\r\n"...)
+			continue
+		}
+		w.send(buf)
+		if err := one(w, b); err != nil {
+			return w.end(err)
+		}
+		buf = w.room(maxHead)
+	}
+	return w.end(w.send(buf))
 }
 
 // WriteObjects writes an array of the values given: see [Writer.WriteObjectsSlice].
@@ -559,6 +582,12 @@ func appendFloat(b []byte, f float64, bits int) []byte {
 
 // appendHead appends a line with a number: an integer, or the length that begins another type.
 func appendHead(b []byte, kind byte, n int64) []byte {
+	switch {
+	case uint64(n) < 10:
+		return append(b, kind, '0'+byte(n), '\r', '\n')
+	case uint64(n) < 100:
+		return append(b, kind, '0'+byte(n)/10, '0'+byte(n)%10, '\r', '\n')
+	}
 	b = append(b, kind)
 	b = strconv.AppendInt(b, n, 10)
 	return append(b, "\r\n"...)
