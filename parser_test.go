@@ -1,0 +1,530 @@
+package redisproto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// A row is a stream of requests, what it holds and how it ends.
+type row struct {
+	name string
+	in   string
+	want [][]string
+	err  error  // io.EOF if nil; otherwise the kind of error
+	at   int64  // Offset of a protocol error
+	text string // its text, where that is not the kind's
+	lim  Limits
+}
+
+func (r *row) end() error {
+	if r.err == nil {
+		return io.EOF
+	}
+	return r.err
+}
+
+type list = [][]string
+
+// wire gives commands as clients send them.
+func wire(cmds ...[]string) string {
+	var b strings.Builder
+	for _, c := range cmds {
+		b.WriteString(request(c...))
+	}
+	return b.String()
+}
+
+// numbered gives a command of n arguments.
+func numbered(n int) []string {
+	c := make([]string, n)
+	for i := range c {
+		c[i] = strings.Repeat("x", i%13)
+	}
+	return c
+}
+
+// sizeRows has lengths and counts around each place where the parser takes another path.
+func sizeRows() (rows []row) {
+	for _, n := range []int{0, 1, 9, 10, 11, 99, 100, 101, 999, 1000, 1001, 4 << 10, 40 << 10} {
+		set := []string{"SET", "k", strings.Repeat("v", n)}
+		in := list{set, {"PING"}, set}
+		rows = append(rows, row{name: fmt.Sprintf("bulk of %d", n), in: wire(in...), want: in})
+	}
+	for _, n := range []int{1, 2, 8, 9, 10, 11, 99, 100, 101, 1500} {
+		in := list{numbered(n), {"PING"}, numbered(n)}
+		rows = append(rows, row{name: fmt.Sprintf("%d arguments", n), in: wire(in...), want: in})
+	}
+	return rows
+}
+
+var goodRows = []row{
+	{name: "nothing", in: ""},
+	{name: "PING", in: "*1\r\n$4\r\nPING\r\n", want: list{{"PING"}}},
+	{name: "SET", in: "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhello\r\n", want: list{{"SET", "k", "hello"}}},
+	{name: "empty arguments", in: "*3\r\n$0\r\n\r\n$0\r\n\r\n$0\r\n\r\n", want: list{{"", "", ""}}},
+	{name: "payload of CR LF", in: "*2\r\n$2\r\n\r\n\r\n$4\r\n\r\n\r\n\r\n", want: list{{"\r\n", "\r\n\r\n"}}},
+	{name: "payload that looks like a request", in: "*1\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n", want: list{{"*1\r\n$4\r\nPING\r\n"}}},
+	{name: "every byte in a payload", in: wire([]string{allBytes()}), want: list{{allBytes()}}},
+	{name: "multibulk pipeline", in: wire(list{{"A"}, {"B", "1"}, {"C", "1", "2"}}...), want: list{{"A"}, {"B", "1"}, {"C", "1", "2"}}},
+
+	{name: "inline", in: "PING\r\n", want: list{{"PING"}}},
+	{name: "inline, LF alone", in: "PING\n", want: list{{"PING"}}},
+	{name: "inline arguments", in: "SET k hello\r\n", want: list{{"SET", "k", "hello"}}},
+	{name: "inline blanks", in: " \t\v\f\rSET \t k\t\rv \r\n", want: list{{"SET", "k", "v"}}},
+	{name: "VT and FF in a word", in: "ECHO a\vb\fc\n", want: list{{"ECHO", "a\vb\fc"}}},
+	{name: "VT before a word", in: "ECHO \vhi\nPING\v\n", want: list{{"ECHO", "hi"}, {"PING\v"}}},
+	{name: "high bytes are no blanks", in: "a\x85b \xa0\xff\n", want: list{{"a\x85b", "\xa0\xff"}}},
+	{name: "one CR is removed", in: "a\r\r\n", want: list{{"a"}}},
+	{name: "inline pipeline", in: "PING\r\nSET k v\nGET k\r\n", want: list{{"PING"}, {"SET", "k", "v"}, {"GET", "k"}}},
+	{name: "reply types are words", in: "+PING\r\n:1\r\n$4\r\n-x y\r\n", want: list{{"+PING"}, {":1"}, {"$4"}, {"-x", "y"}}},
+	{name: "a blank before *", in: " *1\r\n\r*1\r\n", want: list{{"*1"}, {"*1"}}},
+	{name: "a backslash outside quotes", in: "a\\n \\x41 \\\n", want: list{{"a\\n", "\\x41", "\\"}}},
+
+	{name: "double quotes", in: `SET k "hello world"` + "\r\n", want: list{{"SET", "k", "hello world"}}},
+	{name: "escapes", in: `"\n\r\t\b\a\"\\\q\0\v\'"` + "\n", want: list{{"\n\r\t\b\a\"\\q0v'"}}},
+	{name: "hex escapes", in: `"\x41\xfF\x00\x0d\x0A"` + "\n", want: list{{"A\xff\x00\r\n"}}},
+	{name: "no hex escapes", in: `"\X41" "\x4z" "\xz4" "\x4" "\x" "\u0041"` + "\n", want: list{{"X41", "x4z", "xz4", "x4", "x", "u0041"}}},
+	{name: "hex escape then hex", in: `"\x4141"` + "\n", want: list{{"A41"}}},
+	{name: "single quotes", in: `'it\'s' '\n' 'a\b' '"'` + "\r\n", want: list{{"it's", `\n`, `a\b`, `"`}}},
+	{name: "two backslashes in single quotes", in: `'a\\b'` + "\n", want: list{{`a\\b`}}},
+	{name: "empty quotes", in: "\"\" ''\n\"\"\n", want: list{{"", ""}, {""}}},
+	{name: "quotes behind a word", in: `P"ING" a"b c" x'y z'` + "\n", want: list{{"PING", "ab c", "xy z"}}},
+	{name: "VT and FF behind a quote", in: "\"a\"\vb 'c'\fd\n", want: list{{"a", "b", "c", "d"}}},
+	{name: "CR behind a quote", in: "\"a\"\r\r\n", want: list{{"a"}}},
+	{name: "quotes, then none", in: "SET a \"1 2\"\nSET b 3\nSET \"c\" 4\n", want: list{{"SET", "a", "1 2"}, {"SET", "b", "3"}, {"SET", "c", "4"}}},
+
+	{name: "empty multibulks", in: "*0\r\n*-1\r\n*-5\r\n*-9223372036854775808\r\n" + wire([]string{"PING"}) + "*0\r\n", want: list{{"PING"}}},
+	{name: "blank lines", in: "\r\n\n\n \t\r\n\v\nPING\n\r\n", want: list{{"PING"}}},
+	{name: "only empties", in: "\n*0\r\n\r\n*-1\r\n"},
+	{name: "mixed", in: "PING\r\n*1\r\n$1\r\na\r\n\n\"b\"\n*2\r\n$1\r\nc\r\n$1\r\nd\r\ne\n", want: list{{"PING"}, {"a"}, {"b"}, {"c", "d"}, {"e"}}},
+	{name: "an inline line of 64 KiB", in: strings.Repeat("x", 65535) + "\r\nPING\n", want: list{{strings.Repeat("x", 65535)}, {"PING"}}},
+
+	{name: "ends in a count", in: "PING\n*1", want: list{{"PING"}}, err: io.ErrUnexpectedEOF},
+	{name: "ends in a header", in: "*1\r\n$4\r", err: io.ErrUnexpectedEOF},
+	{name: "ends in a payload", in: "*1\r\n$4\r\nPIN", err: io.ErrUnexpectedEOF},
+	{name: "ends before the final LF", in: "*1\r\n$4\r\nPING\r", err: io.ErrUnexpectedEOF},
+	{name: "ends between arguments", in: "*2\r\n$4\r\nPING\r\n", err: io.ErrUnexpectedEOF},
+	{name: "ends in a line", in: "PING\r", err: io.ErrUnexpectedEOF},
+	{name: "ends in a blank line", in: "\r\n\r", err: io.ErrUnexpectedEOF},
+	{name: "wrong, but the line is not whole", in: "*1\r\nPING\nPING\n", err: io.ErrUnexpectedEOF},
+	{name: "wrong, but the byte behind CR is not there", in: "*1x\r", err: io.ErrUnexpectedEOF},
+	{name: "the most arguments", in: "*2147483647\r\n", err: io.ErrUnexpectedEOF},
+	{name: "the longest argument", in: "*1\r\n$536870912\r\nabc", err: io.ErrUnexpectedEOF},
+}
+
+func allBytes() string {
+	b := make([]byte, 256)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return string(b)
+}
+
+var badRows = []row{
+	{name: "count is empty", in: "*\r\n", err: ErrMultibulkLength},
+	{name: "count is no number", in: "PING\n*x\r\n", want: list{{"PING"}}, err: ErrMultibulkLength, at: 5},
+	{name: "count +1", in: "*+1\r\n", err: ErrMultibulkLength},
+	{name: "count -0", in: "*-0\r\n", err: ErrMultibulkLength},
+	{name: "count -", in: "*-\r\n", err: ErrMultibulkLength},
+	{name: "count 01", in: "*01\r\n", err: ErrMultibulkLength},
+	{name: "count 00", in: "*00\r\n", err: ErrMultibulkLength},
+	{name: "count -01", in: "*-01\r\n", err: ErrMultibulkLength},
+	{name: "count with a blank", in: "* 1\r\n", err: ErrMultibulkLength},
+	{name: "count with a blank behind", in: "*1 \r\n", err: ErrMultibulkLength},
+	{name: "count in hex", in: "*0x1\r\n", err: ErrMultibulkLength},
+	{name: "count over the limit", in: "*2147483648\r\n", err: ErrMultibulkLength},
+	{name: "count 2^32+1", in: "*4294967297\r\n$4\r\nPING\r\n", err: ErrMultibulkLength},
+	{name: "count 2^63", in: "*9223372036854775808\r\n", err: ErrMultibulkLength},
+	{name: "count -2^63-1", in: "*-9223372036854775809\r\n", err: ErrMultibulkLength},
+	{name: "count 2^64+1", in: "*18446744073709551617\r\n$4\r\nPING\r\n", err: ErrMultibulkLength},
+	{name: "count of 21 digits", in: "*100000000000000000001\r\n", err: ErrMultibulkLength},
+	{name: "count with NUL", in: "*1\x00\r\n", err: ErrMultibulkLength},
+	{name: "count with NUL, never ended", in: "*1\x00", err: ErrMultibulkLength},
+	{name: "count that ends in LF", in: "*1\n$4\r\nPING\r\n", err: ErrMultibulkLength},
+
+	{name: "length is empty", in: "*1\r\n$\r\n", err: ErrBulkLength, at: 4},
+	{name: "length -1", in: "*1\r\n$-1\r\n", err: ErrBulkLength, at: 4},
+	{name: "length -1 behind an argument", in: "*2\r\n$1\r\na\r\n$-1\r\n", err: ErrBulkLength, at: 11},
+	{name: "length -2^63", in: "*1\r\n$-9223372036854775808\r\n", err: ErrBulkLength, at: 4},
+	{name: "length is no number", in: "*1\r\n$4x\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length +4", in: "*1\r\n$+4\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 04", in: "*1\r\n$04\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 004", in: "*1\r\n$004\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 00", in: "*1\r\n$00\r\n\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 1:", in: "*1\r\n$1:\r\n", err: ErrBulkLength, at: 4},
+	{name: "length /1", in: "*1\r\n$/1\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 1/1", in: "*1\r\n$1/1\r\n", err: ErrBulkLength, at: 4},
+	{name: "length :", in: "*1\r\n$:\r\n", err: ErrBulkLength, at: 4},
+	{name: "length over the limit", in: "*1\r\n$536870913\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 2^32+4", in: "*1\r\n$4294967300\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length 2^64+4", in: "*1\r\n$18446744073709551620\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length with NUL", in: "*1\r\n$4\x00\r\nPING\r\n", err: ErrBulkLength, at: 4},
+	{name: "length is NUL", in: "*1\r\n\x00", err: ErrBulkLength, at: 4},
+	{name: "length that ends in LF", in: "*1\r\n$4\nPING\r\n", err: ErrBulkLength, at: 4},
+
+	{name: "no $", in: "*1\r\nPING\r\n", err: ErrExpectedBulk, at: 4, text: "ERR Protocol error: expected '$', got 'P'"},
+	{name: "CR in place of $", in: "*1\r\n\r\n", err: ErrExpectedBulk, at: 4, text: "ERR Protocol error: expected '$', got ' '"},
+	{name: "LF in place of $", in: "*1\r\n\n4\r\n", err: ErrExpectedBulk, at: 4, text: "ERR Protocol error: expected '$', got ' '"},
+	{name: "high byte in place of $", in: "*1\r\n\xff4\r\n", err: ErrExpectedBulk, at: 4, text: "ERR Protocol error: expected '$', got '\xff'"},
+	{name: "control byte in place of $", in: "*1\r\n\x014\r\n", err: ErrExpectedBulk, at: 4, text: "ERR Protocol error: expected '$', got '\x01'"},
+	{name: "a count in place of $", in: "*2\r\n$1\r\na\r\n*1\r\n", err: ErrExpectedBulk, at: 11, text: "ERR Protocol error: expected '$', got '*'"},
+
+	{name: "count: CR without LF", in: "*1\rX$4\r\nPING\r\n", err: ErrCRLF, at: 2},
+	{name: "count of two digits: CR without LF", in: "*10\r\r\n", err: ErrCRLF, at: 3},
+	{name: "empty: CR without LF", in: "*0\rX", err: ErrCRLF, at: 2},
+	{name: "length: CR without LF", in: "*1\r\n$4\rXPING\r\n", err: ErrCRLF, at: 6},
+	{name: "payload too long", in: "*1\r\n$4\r\nPINGS\r\n", err: ErrCRLF, at: 12},
+	{name: "payload too long by two", in: "*1\r\n$4\r\nPINGXX\r\n", err: ErrCRLF, at: 12},
+	{name: "payload too short", in: "*2\r\n$4\r\nGET\r\n$1\r\nk\r\n", err: ErrCRLF, at: 12},
+	{name: "payload, then CR and no LF", in: "*2\r\n$1\r\na\rX$1\r\nb\r\n", err: ErrCRLF, at: 9},
+	{name: "payload, then LF and no CR", in: "*2\r\n$1\r\naX\n$1\r\nb\r\n", err: ErrCRLF, at: 9},
+	{name: "long payload not ended", in: "*1\r\n$1000\r\n" + strings.Repeat("v", 1002), err: ErrCRLF, at: 1011},
+
+	{name: "quote left open", in: "PING\nGET \"a\r\nPING\n", want: list{{"PING"}}, err: ErrUnbalancedQuotes, at: 5},
+	{name: "single quote left open", in: "'a\n", err: ErrUnbalancedQuotes},
+	{name: "quote closed inside a word", in: "\"a\"b\n", err: ErrUnbalancedQuotes},
+	{name: "two quoted parts", in: "\"a\"\"b\"\n", err: ErrUnbalancedQuotes},
+	{name: "two kinds of quotes", in: "'a'\"b\"\n", err: ErrUnbalancedQuotes},
+	{name: "backslash at the end", in: "\"a\\\n", err: ErrUnbalancedQuotes},
+	{name: "escaped quote at the end", in: "\"a\\\"\n", err: ErrUnbalancedQuotes},
+	{name: "single quotes: backslash takes the quote", in: "'a\\\\'\n", err: ErrUnbalancedQuotes},
+	{name: "LF inside quotes", in: "\"a\nb\"\n", err: ErrUnbalancedQuotes},
+	{name: "NUL in a line", in: "PI\x00NG\n", err: ErrInlineNUL},
+	{name: "NUL first", in: "\n\x00", err: ErrInlineNUL, at: 1},
+	{name: "NUL in quotes", in: "\"\x00", err: ErrInlineNUL},
+}
+
+// boundRows stand at, under and over each limit.
+func boundRows() []row {
+	digits := strings.Repeat("1", 65535)
+	long := strings.Repeat("x", 65536)
+	k16 := strings.Repeat("v", 16384)
+	small, pair := Limits{Args: 2, Bulk: 3, Inline: 4}, list{{"a", "b"}}
+	auth := Limits{Unauthenticated: true}
+	authBoth := Limits{Unauthenticated: true, Args: 5, Bulk: 100}
+	none := Limits{Inline: -1}
+	return []row{
+		{name: "count line of 65536", in: "*" + digits + "\r\n", err: ErrMultibulkLength},
+		{name: "count line of 65536, not ended", in: "*" + digits, err: io.ErrUnexpectedEOF},
+		{name: "count line of 65537", in: "*1" + digits + "\r\n", err: ErrCountTooLong},
+		{name: "count of zeros without end", in: "*" + strings.Repeat("0", 65536), err: ErrCountTooLong},
+		{name: "length line of 65536", in: "*1\r\n$" + digits + "\r\n", err: ErrBulkLength, at: 4},
+		{name: "length line of 65536, not ended", in: "*1\r\n$" + digits, err: io.ErrUnexpectedEOF},
+		{name: "length line of 65537", in: "*1\r\n$1" + digits + "\r\n", err: ErrLengthTooLong, at: 4},
+		{name: "no length line in 65537", in: "*1\r\nx" + long, err: ErrLengthTooLong, at: 4},
+		{name: "length line of 65537 behind an argument", in: "*2\r\n$1\r\na\r\n$" + long, err: ErrLengthTooLong, at: 11},
+		{name: "inline 65535", in: long[1:] + "\n", want: list{{long[1:]}}},
+		{name: "inline 65536", in: long + "\n", want: list{{long}}},
+		{name: "inline 65536, CR counted", in: long[1:] + "\r\n", want: list{{long[1:]}}},
+		{name: "inline 65537", in: long + "x\n", err: ErrInlineTooLong},
+		{name: "inline 65537, CR counted", in: long + "\r\n", err: ErrInlineTooLong},
+		{name: "inline 65537 behind another", in: "PING\n" + long + "x", want: list{{"PING"}}, err: ErrInlineTooLong, at: 5},
+		{name: "inline 65536, not ended", in: long, err: io.ErrUnexpectedEOF},
+		{name: "NUL at byte 65537", in: long + "\x00", err: ErrInlineTooLong},
+
+		{name: "Args at", in: wire(pair...), want: pair, lim: small},
+		{name: "Args over", in: wire([]string{"a", "b", "c"}), err: ErrMultibulkLength, lim: small},
+		{name: "Args over, two digits", in: "*10\r\n", err: ErrMultibulkLength, lim: small},
+		{name: "Bulk under", in: "*1\r\n$2\r\nab\r\n", want: list{{"ab"}}, lim: small},
+		{name: "Bulk at", in: "*1\r\n$3\r\nabc\r\n", want: list{{"abc"}}, lim: small},
+		{name: "Bulk over", in: "*1\r\n$4\r\nabcd\r\n", err: ErrBulkLength, at: 4, lim: small},
+		{name: "Bulk over, header only", in: "*1\r\n$4000\r\n", err: ErrBulkLength, at: 4, lim: small},
+		{name: "Inline at", in: "abcd\nabc\r\n", want: list{{"abcd"}, {"abc"}}, lim: small},
+		{name: "Inline over", in: "abcde\n", err: ErrInlineTooLong, lim: small},
+		{name: "Inline over, not ended", in: "\nabcde", err: ErrInlineTooLong, at: 1, lim: small},
+		{name: "Inline is not bound by Args and Bulk", in: "a b c\n", want: list{{"a", "b", "c"}}, lim: Limits{Args: 1, Bulk: 1}},
+		{name: "Inline above the default", in: long + "x\n", want: list{{long + "x"}}, lim: Limits{Inline: 65537}},
+
+		{name: "Total at", in: "*1\r\n$4\r\nPING\r\n", want: list{{"PING"}}, lim: Limits{Total: 14}},
+		{name: "Total over", in: "PING\n*1\r\n$5\r\nHELLO\r\n", want: list{{"PING"}}, err: ErrTooBig, at: 5, lim: Limits{Total: 14}},
+		{name: "Total over, header only", in: "*1\r\n$5\r\n", err: ErrTooBig, lim: Limits{Total: 14}},
+		{name: "Total over by arguments", in: wire([]string{"a", "b", "c"}), err: ErrTooBig, lim: Limits{Total: 20}},
+		{name: "Total over in a header", in: "*1\r\n$000000000", err: ErrTooBig, lim: Limits{Total: 12}},
+		{name: "Total is of one command", in: "PING\nPING\nPING\n", want: list{{"PING"}, {"PING"}, {"PING"}}, lim: Limits{Total: 5}},
+		{name: "Total of an inline at", in: "PING\r\n", want: list{{"PING"}}, lim: Limits{Total: 6}},
+		{name: "Total of an inline over", in: "PING \r\n", err: ErrTooBig, lim: Limits{Total: 6}},
+		{name: "Total by default, header only", in: "*3\r\n$1\r\na\r\n$1073741824\r\n", err: ErrTooBig, lim: Limits{Bulk: 1 << 30}},
+		{name: "Total of one", in: "\n\nx\n", err: ErrTooBig, at: 2, lim: Limits{Total: 1}},
+
+		{name: "unauthenticated 10", in: wire(numbered(10)), want: list{numbered(10)}, lim: auth},
+		{name: "unauthenticated 11", in: "*11\r\n", err: ErrUnauthenticatedCount, lim: auth},
+		{name: "unauthenticated 16384", in: wire([]string{k16}), want: list{{k16}}, lim: auth},
+		{name: "unauthenticated 16385", in: "*1\r\n$16385\r\n", err: ErrUnauthenticatedLength, at: 4, lim: auth},
+		{name: "unauthenticated, count over both", in: "*2147483648\r\n", err: ErrMultibulkLength, lim: auth},
+		{name: "unauthenticated, length over both", in: "*1\r\n$536870913\r\n", err: ErrBulkLength, at: 4, lim: auth},
+		{name: "unauthenticated, negative length", in: "*1\r\n$-1\r\n", err: ErrBulkLength, at: 4, lim: auth},
+		{name: "unauthenticated, negative count", in: "*-11\r\nPING\n", want: list{{"PING"}}, lim: auth},
+		{name: "unauthenticated, inline", in: strings.Repeat("a ", 11) + k16 + "v\n", want: list{append(strings.Fields(strings.Repeat("a ", 11)), k16+"v")}, lim: auth},
+		{name: "unauthenticated under smaller Args", in: "*6\r\n", err: ErrMultibulkLength, lim: authBoth},
+		{name: "unauthenticated under smaller Bulk", in: "*1\r\n$101\r\n", err: ErrBulkLength, at: 4, lim: authBoth},
+
+		{name: "no inline", in: "PING\r\n", err: ErrInlineRefused, lim: none},
+		{name: "no inline, blank lines pass", in: "\r\n\n*1\r\n$1\r\na\r\n\r\n", want: list{{"a"}}, lim: none},
+		{name: "no inline, behind a blank line", in: "\r\n*1\r\n$1\r\na\r\nGET / HTTP/1.1\r\n", want: list{{"a"}}, err: ErrInlineRefused, at: 13, lim: none},
+		{name: "no inline, CR and no LF", in: "\rx", err: ErrInlineRefused, lim: none},
+		{name: "no inline, half a blank line", in: "\r", err: io.ErrUnexpectedEOF, lim: none},
+		{name: "no inline, Total of one", in: "\n\r\n", err: ErrTooBig, at: 1, lim: Limits{Inline: -1, Total: 1}},
+
+		{name: "negative Args", in: "PING\n*1\r\n", want: list{{"PING"}}, err: ErrMultibulkLength, at: 5, lim: Limits{Args: -1}},
+		{name: "negative Bulk", in: "*1\r\n$0\r\n", err: ErrBulkLength, at: 4, lim: Limits{Bulk: -1}},
+		{name: "negative Total", in: "PING\n", err: ErrTooBig, lim: Limits{Total: -1}},
+	}
+}
+
+func allRows() []row {
+	return slices.Concat(goodRows, sizeRows(), badRows, boundRows())
+}
+
+// A source gives data in pieces: size bytes a read at most, and no read goes over cut. Where gap is
+// set, it comes between two pieces: as a read of its own, or with the bytes if joined is set.
+type source struct {
+	data      []byte
+	off       int
+	size, cut int // 0: no bound
+	gap       error
+	joined    bool
+	gapped    bool
+}
+
+func (s *source) Read(b []byte) (int, error) {
+	if s.off == len(s.data) {
+		return 0, io.EOF
+	}
+	if s.gap != nil && !s.joined && !s.gapped {
+		s.gapped = true
+		return 0, s.gap
+	}
+	s.gapped = false
+	rest := s.data[s.off:]
+	if s.off < s.cut {
+		rest = s.data[s.off:s.cut]
+	}
+	if s.size > 0 {
+		rest = rest[:min(s.size, len(rest))]
+	}
+	n := copy(b, rest)
+	s.off += n
+	if s.joined {
+		return n, s.gap
+	}
+	return n, nil
+}
+
+// chunkings calls try with each way in which data may come.
+func chunkings(data string, try func(name string, r io.Reader)) {
+	in := []byte(data)
+	src := func(s source) io.Reader { s.data = in; return &s }
+	try("whole", src(source{}))
+	try("whole, EOF joined", iotest.DataErrReader(src(source{})))
+	try("byte by byte", src(source{size: 1}))
+	try("byte by byte, EOF joined", iotest.DataErrReader(src(source{size: 1})))
+	try("byte by byte, timeout between", src(source{size: 1, gap: iotest.ErrTimeout}))
+	try("byte by byte, timeout joined", src(source{size: 1, gap: iotest.ErrTimeout, joined: true}))
+	try("7 bytes, timeout between", src(source{size: 7, gap: iotest.ErrTimeout}))
+	try("1448 bytes", src(source{size: 1448}))
+	for cut := 1; cut < len(in); cut++ {
+		if cut > 64 && len(in)-cut > 64 && len(in) > 400 {
+			cut += min(len(in)/8, len(in)-cut-64)
+		}
+		try(fmt.Sprintf("cut at %d", cut), src(source{cut: cut}))
+		try(fmt.Sprintf("cut at %d, timeout between", cut), src(source{cut: cut, gap: iotest.ErrTimeout}))
+	}
+}
+
+// A run is what came of a stream.
+type run struct {
+	cmds list
+	raws []string
+	err  error
+}
+
+func texts(c *Command) []string {
+	s := make([]string, c.ArgCount())
+	for i := range s {
+		s[i] = string(c.Get(i))
+	}
+	return s
+}
+
+func (r *run) add(c *Command) {
+	r.cmds = append(r.cmds, texts(c))
+	r.raws = append(r.raws, string(c.Raw()))
+}
+
+// pull reads r to its end, and goes on after a timeout; look has IsLast look ahead on the way.
+func pull(p *Parser, look bool) (got run) {
+	for {
+		c, err := p.ReadCommand()
+		if err == iotest.ErrTimeout {
+			continue
+		}
+		if err != nil {
+			got.err = err
+			return got
+		}
+		if look {
+			c.IsLast()
+		}
+		got.add(c)
+	}
+}
+
+// push has Parse read data, of which step bytes more are there at each call that finds it too short.
+// The offset of an error is counted from the start of data, as in a Parser.
+func push(data string, step int) (got run) {
+	var c Command
+	b := slices.Clip([]byte(data))
+	end := min(step, len(b))
+	for start := 0; ; {
+		n, err := c.Parse(b[start:end:end])
+		switch {
+		case err != nil:
+			got.err = err
+			var pe *ProtocolError
+			if errors.As(err, &pe) {
+				pe.Offset += int64(start)
+			}
+			return got
+		case n > 0:
+			got.add(&c)
+			start += n
+		case end < len(b):
+			end = min(end+step, len(b))
+		case empties.ReplaceAllString(string(b[start:]), "") == "":
+			got.err = io.EOF
+			return got
+		default:
+			got.err = io.ErrUnexpectedEOF
+			return got
+		}
+	}
+}
+
+// empties are the empty commands at the front of a stream.
+var empties = regexp.MustCompile(`^(?:[ \t\v\f\r]*\n|\*(?:0|-[0-9]+)\r\n)+`)
+
+// check holds what came of a stream against the row.
+func (r *row) check(t *testing.T, how string, got run) {
+	t.Helper()
+	if !slices.EqualFunc(got.cmds, r.want, slices.Equal[[]string]) {
+		t.Fatalf("%s: got commands %.300q, want %.300q", how, got.cmds, r.want)
+	}
+	checkEnd(t, how, r, got.err)
+	rest := r.in
+	for _, raw := range got.raws {
+		rest = empties.ReplaceAllString(rest, "")
+		if !strings.HasPrefix(rest, raw) {
+			t.Fatalf("%s: got Raw %.100q where the stream has %.100q", how, raw, rest)
+		}
+		rest = rest[len(raw):]
+	}
+	if got.err == io.EOF && empties.ReplaceAllString(rest, "") != "" {
+		t.Fatalf("%s: the end of input came before %.100q", how, rest)
+	}
+}
+
+func checkEnd(t *testing.T, how string, r *row, err error) {
+	t.Helper()
+	kind, ok := r.end().(*ProtocolError)
+	if !ok {
+		if err != r.end() {
+			t.Fatalf("%s: got error %v, want %v", how, err, r.end())
+		}
+		return
+	}
+	pe, ok := err.(*ProtocolError)
+	if !ok {
+		t.Fatalf("%s: got error %v, want a *ProtocolError", how, err)
+	}
+	text := r.text
+	if text == "" {
+		text = kind.Error()
+	}
+	if pe.Error() != text || pe.Offset != r.at {
+		t.Fatalf("%s: got %q at %d, want %q at %d", how, pe.Error(), pe.Offset, text, r.at)
+	}
+	var as *ProtocolError
+	if !errors.As(err, &as) || as != pe || !errors.Is(err, kind) || !errors.Is(err, &ProtocolError{}) {
+		t.Fatalf("%s: %v is not found by errors.As and errors.Is", how, err)
+	}
+	for _, other := range kinds {
+		if other != kind && errors.Is(err, other) {
+			t.Fatalf("%s: %v is %v too", how, err, other)
+		}
+	}
+}
+
+// kinds are the protocol errors with the text that goes out for each.
+var kinds = []*ProtocolError{
+	ErrMultibulkLength, ErrBulkLength, ErrExpectedBulk, ErrCountTooLong, ErrLengthTooLong, ErrInlineTooLong,
+	ErrUnbalancedQuotes, ErrUnauthenticatedCount, ErrUnauthenticatedLength, ErrCRLF, ErrInlineNUL, ErrTooBig,
+	ErrInlineRefused,
+}
+
+func TestErrorTexts(t *testing.T) {
+	want := []string{
+		"invalid multibulk length", "invalid bulk length", "expected '$'", "too big mbulk count string",
+		"too big bulk count string", "too big inline request", "unbalanced quotes in request",
+		"unauthenticated multibulk length", "unauthenticated bulk length", "invalid CRLF in request",
+		"NUL in inline request", "too big request", "inline requests are not accepted",
+	}
+	for i, kind := range kinds {
+		if got, want := kind.Error(), "ERR Protocol error: "+want[i]; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if errors.Is(ErrBroken, &ProtocolError{}) {
+		t.Error("ErrBroken is a *ProtocolError")
+	}
+}
+
+func TestReadCommand(t *testing.T) {
+	for _, r := range allRows() {
+		t.Run(r.name, func(t *testing.T) {
+			for _, look := range []bool{false, true} {
+				chunkings(r.in, func(how string, rd io.Reader) {
+					p := NewParser(rd)
+					p.Limits = r.lim
+					r.check(t, how, pull(p, look))
+					checkAfter(t, how, p)
+				})
+			}
+		})
+	}
+}
+
+// checkAfter: what a Parser is after the end of a stream.
+func checkAfter(t *testing.T, how string, p *Parser) {
+	t.Helper()
+	if p.fault != nil {
+		for range 2 {
+			if c, err := p.ReadCommand(); c != nil || err != ErrBroken {
+				t.Fatalf("%s: got %v, %v after a protocol error, want ErrBroken", how, c, err)
+			}
+		}
+	}
+	p.Limits = Limits{}
+	p.Reset(strings.NewReader("PING\n"))
+	if got := pull(p, false); got.err != io.EOF || len(got.cmds) != 1 || got.raws[0] != "PING\n" {
+		t.Fatalf("%s: got %v after Reset, want one PING", how, got)
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, r := range allRows() {
+		if r.lim != (Limits{}) {
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			for _, step := range []int{1, 2, 7, 1000, 1 << 30} {
+				r.check(t, fmt.Sprintf("%d bytes more each time", step), push(r.in, step))
+			}
+		})
+	}
+}
