@@ -233,6 +233,7 @@ func (c *Command) Parse(b []byte) (n int, err error) {
 		case err != nil:
 			err.Offset += int64(c.skip)
 			c.restart()
+			c.skip = 0
 			return 0, err
 		case n == 0:
 			return 0, nil
@@ -260,7 +261,7 @@ func (c *Command) end() { c.n, c.base, c.raw = 0, nil, nil }
 
 // restart forgets a command that is not whole.
 func (c *Command) restart() {
-	c.left, c.bulk, c.need, c.seen, c.skip = 0, 0, 0, 0, 0
+	c.left, c.bulk, c.need, c.seen = 0, 0, 0, 0
 }
 
 // parseSimple parses a command that has up to nine arguments of less than 1,000 bytes, is whole and
