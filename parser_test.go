@@ -528,3 +528,396 @@ func TestParse(t *testing.T) {
 		})
 	}
 }
+
+// received gives a Parser that has data at hand, in one read, and then waits.
+func received(data string) *Parser {
+	return NewParser(io.MultiReader(strings.NewReader(data), iotest.ErrReader(iotest.ErrTimeout)))
+}
+
+func next(t *testing.T, p *Parser) *Command {
+	t.Helper()
+	c, err := p.ReadCommand()
+	if err != nil {
+		t.Fatalf("got error %v, want a command", err)
+	}
+	return c
+}
+
+func TestIsLast(t *testing.T) {
+	rows := []struct {
+		name, in string
+		want     []bool
+		err      error
+	}{
+		{"one", "PING\n", []bool{true}, iotest.ErrTimeout},
+		{"three", "A\nB\n*1\r\n$1\r\nC\r\n", []bool{false, false, true}, iotest.ErrTimeout},
+		{"half a multibulk follows", "A\n*1\r\n$1\r\n", []bool{true}, iotest.ErrTimeout},
+		{"half a line follows", "A\nB", []bool{true}, iotest.ErrTimeout},
+		{"empties follow", "A\n\r\n*0\r\n*-1\r\n\n", []bool{true}, iotest.ErrTimeout},
+		{"empties and half a command follow", "A\n\r\n*0\r\n*1\r", []bool{true}, iotest.ErrTimeout},
+		{"empties and a command follow", "A\n\r\n*0\r\nB\n", []bool{false, true}, iotest.ErrTimeout},
+		{"a protocol error follows", "A\n*x\r\n", []bool{false}, ErrMultibulkLength},
+		{"empties and a protocol error follow", "A\n\n*0\r\n'\n", []bool{false}, ErrUnbalancedQuotes},
+		{"half a protocol error follows", "A\n*x", []bool{true}, iotest.ErrTimeout},
+		{"a wrong length follows", "A\n*2\r\n$1\r\na\r\n$-1\r\n", []bool{false}, ErrBulkLength},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			p := received(r.in)
+			for i, want := range r.want {
+				c := next(t, p)
+				before := texts(c)
+				for range 3 {
+					if got := c.IsLast(); got != want {
+						t.Errorf("command %d: got %v, want %v", i, got, want)
+					}
+				}
+				if k := c.Clone(); k.IsLast() != want {
+					t.Errorf("clone of command %d: got %v, want %v", i, !want, want)
+				}
+				if got := texts(c); !slices.Equal(got, before) {
+					t.Errorf("command %d: got %q after IsLast, want %q", i, got, before)
+				}
+			}
+			c, err := p.ReadCommand()
+			if c != nil || !errors.Is(err, r.err) {
+				t.Errorf("got %v, %v at the end, want %v", c, err, r.err)
+			}
+			if !c.IsLast() {
+				t.Error("got false from the command of an error, want true")
+			}
+		})
+	}
+}
+
+func TestIsLastDoesNoIO(t *testing.T) {
+	reads := 0
+	p := NewParser(readFunc(func(b []byte) (int, error) {
+		reads++
+		return copy(b, "A\nB"), nil
+	}))
+	c := next(t, p)
+	if c.IsLast(); reads != 1 {
+		t.Errorf("got %d reads after one command, want 1", reads)
+	}
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(b []byte) (int, error) { return f(b) }
+
+func TestLimitsChange(t *testing.T) {
+	bulk := func(n int) func(*Limits) { return func(l *Limits) { l.Bulk = n } }
+	rows := []struct {
+		name   string
+		lim    Limits
+		in     string
+		change func(*Limits) // after the first command
+		want   []string      // the second
+		err    error
+		at     int64
+	}{
+		{name: "lower Bulk", in: "A\n*1\r\n$2\r\nbb\r\n", change: bulk(1), err: ErrBulkLength, at: 6},
+		{name: "raise Bulk", lim: Limits{Bulk: 1}, in: "A\n*1\r\n$2\r\nbb\r\n", change: bulk(2), want: []string{"bb"}},
+		{name: "lower Args", in: "A\n\n*2\r\n$1\r\nb\r\n$1\r\nc\r\n", change: func(l *Limits) { l.Args = 1 }, err: ErrMultibulkLength, at: 3},
+		{name: "lower Total", in: "A\n*1\r\n$2\r\nbb\r\n", change: func(l *Limits) { l.Total = 11 }, err: ErrTooBig, at: 2},
+		{name: "lower Inline", in: "A\nBB\n", change: func(l *Limits) { l.Inline = 1 }, err: ErrInlineTooLong, at: 2},
+		{name: "refuse inline", in: "A\nBB\n", change: func(l *Limits) { l.Inline = -1 }, err: ErrInlineRefused, at: 2},
+		{name: "allow inline", lim: Limits{Inline: 1}, in: "A\n'B C'\n", change: func(l *Limits) { *l = Limits{} }, want: []string{"B C"}},
+		{name: "authenticated", lim: Limits{Unauthenticated: true}, in: "A\n" + wire(numbered(11)), change: func(l *Limits) { l.Unauthenticated = false }, want: numbered(11)},
+		{name: "half received", in: "A\n*1\r\n$2\r\n", change: bulk(1), err: ErrBulkLength, at: 6},
+		{name: "back again", in: "A\n*1\r\n$2\r\nbb\r\n", change: func(l *Limits) { l.Bulk = 1; *l = Limits{} }, want: []string{"bb"}},
+	}
+	for _, r := range rows {
+		for _, look := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/look=%v", r.name, look), func(t *testing.T) {
+				p := received(r.in)
+				p.Limits = r.lim
+				c := next(t, p)
+				if look {
+					c.IsLast()
+				}
+				r.change(&p.Limits)
+				c, err := p.ReadCommand()
+				if r.err == nil && (err != nil || !slices.Equal(texts(c), r.want)) {
+					t.Fatalf("got %q, %v, want %q", texts(c), err, r.want)
+				}
+				if r.err != nil {
+					checkEnd(t, "second command", &row{err: r.err, at: r.at}, err)
+				}
+			})
+		}
+	}
+}
+
+func TestLimitsDoNotMend(t *testing.T) {
+	p := received("*2\r\n$1\r\na\r\n")
+	p.Limits.Args = 1
+	if _, err := p.ReadCommand(); !errors.Is(err, ErrMultibulkLength) {
+		t.Fatalf("got %v, want %v", err, ErrMultibulkLength)
+	}
+	p.Limits.Args = 2
+	if _, err := p.ReadCommand(); err != ErrBroken {
+		t.Errorf("got %v after the limit was raised, want ErrBroken", err)
+	}
+}
+
+func TestDefaultLimits(t *testing.T) {
+	args, bulk, line := MaxNumArg, MaxBulkSize, MaxTelnetLine
+	defer func() { MaxNumArg, MaxBulkSize, MaxTelnetLine = args, bulk, line }()
+	MaxNumArg, MaxBulkSize, MaxTelnetLine = 2, 3, 4
+	rows := []row{
+		{name: "Args", in: "*2\r\n$1\r\na\r\n$1\r\nb\r\n*3\r\n", want: list{{"a", "b"}}, err: ErrMultibulkLength, at: 18},
+		{name: "Bulk", in: "*1\r\n$3\r\nabc\r\n*1\r\n$4\r\n", want: list{{"abc"}}, err: ErrBulkLength, at: 17},
+		{name: "Line", in: "abcd\nabcde\n", want: list{{"abcd"}}, err: ErrInlineTooLong, at: 5},
+	}
+	for _, r := range rows {
+		r.check(t, r.name+", pull", pull(NewParser(strings.NewReader(r.in)), true))
+		r.check(t, r.name+", push", push(r.in, 1))
+	}
+}
+
+func TestCommand(t *testing.T) {
+	for _, in := range []string{wire([]string{"get", "Key", ""}), "get Key ''\n", "get Key \"\"\r\n"} {
+		c := next(t, received(in))
+		if got := string(c.Name()); got != "GET" {
+			t.Errorf("%q: got Name %q, want GET", in, got)
+		}
+		if got := string(c.Get(0)); got != "get" {
+			t.Errorf("%q: got Get(0) %q after Name, want get", in, got)
+		}
+		if got := string(c.Raw()); got != in {
+			t.Errorf("got Raw %q after Name, want %q", got, in)
+		}
+		if c.ArgCount() != 3 || c.Get(2) == nil || len(c.Get(2)) != 0 {
+			t.Errorf("%q: got %d arguments and %v as the last, want 3 and an empty one", in, c.ArgCount(), c.Get(2))
+		}
+		for _, i := range []int{-1, 3, 1 << 30, -1 << 31} {
+			if got := c.Get(i); got != nil {
+				t.Errorf("%q: got %q from Get(%d), want nil", in, got, i)
+			}
+		}
+		for range 2 { // the second time in the slice of the first
+			args := c.Args()
+			if len(args) != 3 || string(args[0]) != "get" || string(args[1]) != "Key" || string(args[2]) != "" {
+				t.Errorf("%q: got Args %q", in, args)
+			}
+		}
+		views := append(c.Args(), c.Name(), c.Raw())
+		for i, v := range views {
+			if cap(v) != len(v) {
+				t.Errorf("%q: view %d has capacity %d, want its length %d", in, i, cap(v), len(v))
+			}
+			_ = append(v, "overrun"...)
+		}
+		if got := texts(c); !slices.Equal(got, []string{"get", "Key", ""}) || string(c.Raw()) != in {
+			t.Errorf("got %q and %q after appends to the views", got, c.Raw())
+		}
+	}
+}
+
+func TestName(t *testing.T) {
+	long := strings.Repeat("Az09", 9)
+	for in, want := range map[string]string{
+		"": "", "PING": "PING", "ping": "PING", "pInG": "PING", "`az{@AZ[": "`AZ{@AZ[", "é\xff": "é\xff",
+		long: strings.ToUpper(long), long[:32]: strings.ToUpper(long[:32]), long[:33]: strings.ToUpper(long[:33]),
+	} {
+		c := next(t, received(wire([]string{in})))
+		if got := string(c.Name()); got != want {
+			t.Errorf("got Name %q of %q, want %q", got, in, want)
+		}
+	}
+}
+
+func TestNilCommand(t *testing.T) {
+	var c *Command
+	if c.Get(0) != nil || c.ArgCount() != 0 || c.Args() != nil || c.Name() != nil || c.Raw() != nil || c.Clone() != nil || !c.IsLast() {
+		t.Error("a nil *Command is not empty and last")
+	}
+	if n, err := c.Parse([]byte("PING\n")); n != 0 || err == nil {
+		t.Errorf("got %d, %v from Parse, want an error", n, err)
+	}
+	c = new(Command)
+	if c.Get(0) != nil || c.ArgCount() != 0 || len(c.Args()) != 0 || c.Name() != nil || c.Raw() != nil || c.Clone().ArgCount() != 0 {
+		t.Error("a zero Command is not empty")
+	}
+}
+
+func TestClone(t *testing.T) {
+	set := list{{"SET", "k", "v"}}
+	for _, in := range []string{wire(set...), "SET k v\r\n", "SET 'k' \"\\x76\"\n"} {
+		p := received(in + "GET 'other  other'\n" + in)
+		c := next(t, p)
+		k := c.Clone()
+		kk := k.Clone()
+		next(t, p)
+		next(t, p)
+		p.Reset(strings.NewReader(strings.Repeat("overwrite\n", 100)))
+		pull(p, true)
+		for _, k := range []*Command{k, kk} {
+			if got := texts(k); !slices.Equal(got, set[0]) || string(k.Raw()) != in || k.IsLast() {
+				t.Errorf("got %q, Raw %q, IsLast %v of the clone, want %q, %q, false", got, k.Raw(), k.IsLast(), set[0], in)
+			}
+		}
+		k.Get(1)[0] = '!'
+		if got := string(kk.Get(1)); got != "k" {
+			t.Errorf("got %q in a clone's clone, want k", got)
+		}
+	}
+}
+
+// TestParseResumes: what an earlier call has parsed is not looked at again, so that a command costs
+// time in proportion to its bytes however it comes.
+func TestParseResumes(t *testing.T) {
+	args := append(numbered(100), strings.Repeat("v", 1500), "last")
+	b := []byte(wire(args))
+	var c Command
+	for end := 1; ; end++ {
+		n, err := c.Parse(b[:end:end])
+		if err != nil {
+			t.Fatalf("at %d bytes: %v", end, err)
+		}
+		if n > 0 {
+			break
+		}
+		if done := max(c.pos, c.bulk); c.left > 0 {
+			for i := range b[:done] {
+				b[i] = '!'
+			}
+		}
+	}
+	for i, want := range args {
+		if got := c.Get(i); len(got) != len(want) {
+			t.Errorf("argument %d: got %d bytes, want %d", i, len(got), len(want))
+		}
+	}
+}
+
+func TestBuffered(t *testing.T) {
+	p := received("PING\n\nSET a b\n*1\r\n$4\r\nPI")
+	if got := p.Buffered(); got != 0 {
+		t.Errorf("got %d before a read, want 0", got)
+	}
+	for i, want := range []int{19, 10} {
+		next(t, p)
+		if got := p.Buffered(); got != want {
+			t.Errorf("got %d after command %d, want %d", got, i, want)
+		}
+	}
+	if _, err := p.ReadCommand(); err != iotest.ErrTimeout || p.Buffered() != 10 {
+		t.Errorf("got %d and %v in the middle of a command, want 10 and a timeout", p.Buffered(), err)
+	}
+	p.Reset(nil)
+	if got := p.Buffered(); got != 0 {
+		t.Errorf("got %d after Reset, want 0", got)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	rows := []struct {
+		name, in string
+		want     []string
+		err      error
+	}{
+		{"end of input", "A\nB\n", []string{"A", "B"}, nil},
+		{"nothing", "", nil, nil},
+		{"end inside a command", "A\n*1", []string{"A"}, io.ErrUnexpectedEOF},
+		{"protocol error", "A\n*x\r\nB\n", []string{"A"}, ErrMultibulkLength},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			var got []string
+			var last error
+			for c, err := range NewParser(strings.NewReader(r.in)).Commands() {
+				if last != nil {
+					t.Fatal("a pair after the error")
+				}
+				if last = err; err == nil {
+					got = append(got, string(c.Get(0)))
+				} else if c != nil {
+					t.Errorf("got a command with %v", err)
+				}
+			}
+			if !slices.Equal(got, r.want) || !errors.Is(last, r.err) {
+				t.Errorf("got %q, %v, want %q, %v", got, last, r.want, r.err)
+			}
+		})
+	}
+	p := NewParser(strings.NewReader("A\nB\n"))
+	for range p.Commands() {
+		break
+	}
+	for c := range p.Commands() {
+		if got := string(c.Get(0)); got != "B" {
+			t.Errorf("got %q after a break, want B", got)
+		}
+	}
+}
+
+func TestReaderErrors(t *testing.T) {
+	calls := 0
+	slow := readFunc(func(b []byte) (int, error) {
+		if calls++; calls%100 != 0 {
+			return 0, nil
+		}
+		return copy(b, "PING\n"), nil
+	})
+	rows := []struct {
+		name string
+		r    io.Reader
+		want error // nil for a command
+	}{
+		{"nothing for ever", readFunc(func([]byte) (int, error) { return 0, nil }), io.ErrNoProgress},
+		{"nothing 99 times", slow, nil},
+		{"an error of its own", iotest.ErrReader(io.ErrClosedPipe), io.ErrClosedPipe},
+		{"end", iotest.ErrReader(io.EOF), io.EOF},
+		{"a command and an error", &source{data: []byte("PING\n"), gap: io.ErrClosedPipe, joined: true}, nil},
+	}
+	for _, r := range rows {
+		c, err := NewParser(r.r).ReadCommand()
+		if err != r.want || (err == nil) != (c.ArgCount() == 1) {
+			t.Errorf("%s: got %v, %v, want %v", r.name, c, err, r.want)
+		}
+	}
+	for _, n := range []int{-1, 1 << 20} {
+		p := NewParser(readFunc(func([]byte) (int, error) { return n, nil }))
+		if c, err := p.ReadCommand(); c != nil || err == nil {
+			t.Errorf("got %v, %v from a reader that says it read %d bytes, want an error", c, err, n)
+		}
+	}
+}
+
+func TestErrorBehindBytes(t *testing.T) {
+	p := NewParser(&source{data: []byte("A\nB\n*1\r\n"), gap: io.ErrClosedPipe, joined: true})
+	for _, want := range []string{"A", "B"} {
+		if got := string(next(t, p).Get(0)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	for _, want := range []error{io.ErrClosedPipe, io.ErrUnexpectedEOF, io.ErrUnexpectedEOF} {
+		if _, err := p.ReadCommand(); err != want {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+}
+
+// TestViewsEnd: in race builds a view held too long shows what it is.
+func TestViewsEnd(t *testing.T) {
+	if !raceEnabled {
+		t.Skip("only race builds overwrite the bytes of a past command")
+	}
+	for _, in := range []string{wire([]string{"abc", "def"}), "abc def\n", "abc 'd'\n", wire([]string{"abc", strings.Repeat("v", 100<<10)})} {
+		for _, end := range []func(*Parser){func(p *Parser) { p.ReadCommand() }, func(p *Parser) { p.Reset(nil) }} {
+			p := received(in + "PING\n")
+			c := next(t, p)
+			arg := c.Get(0)
+			c.IsLast()
+			if string(arg) != "abc" {
+				t.Errorf("got %q while the view is valid, want abc", arg)
+			}
+			if end(p); string(arg) != "???" {
+				t.Errorf("got %q after the view's end, want ???", arg)
+			}
+		}
+	}
+}
