@@ -648,11 +648,11 @@ func NewParser(r io.Reader) *Parser {
 // that p gave ends.
 func (p *Parser) Reset(r io.Reader) {
 	p.r, p.w, p.next = 0, 0, 0
-	p.expire()
 	for i := range p.cmds {
 		p.cmds[i].restart()
 		p.cmds[i].p = p
 	}
+	p.expire()
 	p.rd, p.filled, p.moved = r, false, 0
 	p.lim = p.Limits.bounds()
 	p.fault, p.rdErr = nil, nil
@@ -683,7 +683,7 @@ func (p *Parser) Commands() iter.Seq2[*Command, error] {
 // of a command. Any other error is the reader's own; nothing is lost by it, and the next call goes
 // on where this one stopped.
 func (p *Parser) ReadCommand() (*Command, error) {
-	if raceEnabled || p.large != nil {
+	if raceEnabled || p.large != nil || cap(p.cmds[p.turn^1].found) > maxKept {
 		p.expire()
 	}
 	for !p.ahead() {
@@ -811,7 +811,7 @@ func (p *Parser) grow() {
 		c.found, l.found = append(l.found[:0], c.found...), c.found
 	}
 	if cap(l.views) > cap(c.views) {
-		c.views = l.views[:0]
+		c.views, l.views = l.views[:0], c.views
 	}
 	copy(l.buf, p.buf[:p.w])
 	p.large, p.buf = l, l.buf
@@ -827,23 +827,50 @@ func (p *Parser) expire() {
 	}
 	past.end()
 	clear(past.views)
-	if p.large == nil || p.w-p.r >= len(p.home) {
+	if p.large != nil && p.w-p.r >= len(p.home) {
+		return
+	}
+	p.shed(past)
+	if c := &p.cmds[p.turn]; p.next == 0 && c.need == 0 {
+		p.shed(c)
+	}
+	if p.large == nil {
 		return
 	}
 	p.moved += int64(p.r)
 	p.w = copy(p.home, p.buf[p.r:p.w])
 	p.r, p.buf = 0, p.home
-	if cap(past.found) > maxKept {
-		p.large.found, past.found = past.found, p.large.found
-	}
-	if cap(past.views) > maxKept {
-		p.large.views, past.views = past.views, nil
-	}
-	if cap(past.line) > maxKept {
-		past.line = nil
-	}
 	p.spare = weak.Make(p.large)
 	p.large = nil
+}
+
+// shed takes from c, which is not in use, what only a command of many arguments needs. The large
+// buffer, if there is one, keeps it for the next such command.
+func (p *Parser) shed(c *Command) {
+	l := p.large
+	if l == nil {
+		l = new(large)
+	}
+	if cap(c.found) > maxKept {
+		c.found, l.found = smallerFirst(l.found, c.found)
+	}
+	if cap(c.views) > maxKept {
+		c.views, l.views = smallerFirst(l.views, c.views)
+	}
+	if cap(c.line) > maxKept {
+		c.line = nil
+	}
+}
+
+// smallerFirst orders two slices by capacity; what is too large to be kept comes back nil.
+func smallerFirst[T any](a, b []T) (small, big []T) {
+	if cap(a) > cap(b) {
+		a, b = b, a
+	}
+	if cap(a) > maxKept {
+		a = nil
+	}
+	return a, b
 }
 
 // poison overwrites what no view may look at any more.
