@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -320,12 +321,16 @@ func (s *source) Read(b []byte) (int, error) {
 func chunkings(data string, try func(name string, r io.Reader)) {
 	in := []byte(data)
 	src := func(s source) io.Reader { s.data = in; return &s }
+	one := 1
+	if len(in) > 20000 {
+		one = 13 // the cuts are at each byte near the ends
+	}
 	try("whole", src(source{}))
 	try("whole, EOF joined", iotest.DataErrReader(src(source{})))
-	try("byte by byte", src(source{size: 1}))
-	try("byte by byte, EOF joined", iotest.DataErrReader(src(source{size: 1})))
-	try("byte by byte, timeout between", src(source{size: 1, gap: iotest.ErrTimeout}))
-	try("byte by byte, timeout joined", src(source{size: 1, gap: iotest.ErrTimeout, joined: true}))
+	try("byte by byte", src(source{size: one}))
+	try("byte by byte, EOF joined", iotest.DataErrReader(src(source{size: one})))
+	try("byte by byte, timeout between", src(source{size: one, gap: iotest.ErrTimeout}))
+	try("byte by byte, timeout joined", src(source{size: one, gap: iotest.ErrTimeout, joined: true}))
 	try("7 bytes, timeout between", src(source{size: 7, gap: iotest.ErrTimeout}))
 	try("1448 bytes", src(source{size: 1448}))
 	for cut := 1; cut < len(in); cut++ {
@@ -919,5 +924,270 @@ func TestViewsEnd(t *testing.T) {
 				t.Errorf("got %q after the view's end, want ???", arg)
 			}
 		}
+	}
+}
+
+func TestReadCommandAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	cmds := append(slices.Clone(benchCommands), struct{ name, bytes string }{
+		"set1m and ping", request("SET", "k", strings.Repeat("x", 1<<20)) + "PING\r\n",
+	})
+	for _, cmd := range cmds {
+		for _, n := range []int{0, 16 << 10} {
+			p := NewParser(newEndless(cmd.bytes, n))
+			read := func() {
+				c, err := p.ReadCommand()
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.IsLast()
+				c.Name()
+				c.Args()
+			}
+			for range 8 {
+				read()
+			}
+			if got := testing.AllocsPerRun(100, read); got != 0 {
+				t.Errorf("%s in reads of %d: got %v allocations a command, want 0", cmd.name, n, got)
+			}
+		}
+		var c Command
+		b := []byte(cmd.bytes)
+		if got := testing.AllocsPerRun(10, func() { c.Parse(b); c.Args() }); got != 0 {
+			t.Errorf("%s: got %v allocations in Parse, want 0", cmd.name, got)
+		}
+	}
+}
+
+// repeated gives n bytes of s over and over, and fills what it is given.
+func repeated(s string, n int64) io.Reader {
+	s = strings.Repeat(s, 1+4096/len(s))
+	pos := 0
+	return io.LimitReader(readFunc(func(b []byte) (int, error) {
+		for n := 0; n < len(b); {
+			k := copy(b[n:], s[pos:])
+			n, pos = n+k, (pos+k)%len(s)
+		}
+		return len(b), nil
+	}), n)
+}
+
+// serve reads all commands that r has, calls what a server calls, and leaves the Parser waiting.
+func serve(t *testing.T, r io.Reader) *Parser {
+	p := NewParser(io.MultiReader(r, iotest.ErrReader(iotest.ErrTimeout)))
+	for {
+		c, err := p.ReadCommand()
+		if err == iotest.ErrTimeout {
+			return p
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Name()
+		c.Args()
+		c.IsLast()
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestMemory(t *testing.T) {
+	ping := request("PING")
+	empty := strings.Repeat("$0\r\n\r\n", 1e6)
+	set64 := func() io.Reader {
+		return io.MultiReader(strings.NewReader("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$67108864\r\n"), repeated("x", 64<<20))
+	}
+	join := func(r io.Reader, s string) io.Reader { return io.MultiReader(r, strings.NewReader(s)) }
+	text := func(s ...string) func() io.Reader {
+		return func() io.Reader {
+			var r []io.Reader
+			for _, s := range s {
+				r = append(r, strings.NewReader(s))
+			}
+			return io.MultiReader(r...)
+		}
+	}
+	rows := []struct {
+		name string
+		n    int // parsers, to measure small sizes
+		max  int64
+		src  func() io.Reader
+	}{
+		{"one PING", 64, 4 << 10, text(ping)},
+		{"one inline PING", 64, 4 << 10, text("PING\n")},
+		{"a 64 MiB SET", 1, 64 << 10, func() io.Reader { return join(set64(), "\r\n") }},
+		{"a 64 MiB SET and a PING", 1, 64 << 10, func() io.Reader { return join(set64(), "\r\n"+ping) }},
+		{"a 512 MiB length and 10 bytes", 1, 128 << 10, text("*1\r\n$536870912\r\n0123456789")},
+		{"a length at each size of the buffer", 1, 128 << 10, text("*2\r\n$20000\r\n", strings.Repeat("x", 20000), "\r\n$536870912\r\n")},
+		{"2^31-1 arguments declared", 64, 4 << 10, text("*2147483647\r\n$1\r\na\r\n")},
+		{"100 MiB of PINGs", 1, 128 << 10, func() io.Reader { return repeated(ping, 100<<20) }},
+		{"a million arguments, then PING", 1, 64 << 10, text("*1000000\r\n", empty, ping)},
+		{"a million arguments", 1, 64 << 10, text("*1000000\r\n", empty)},
+		{"a million arguments and PINGs in one read", 1, 64 << 10, text("*1000000\r\n" + empty + strings.Repeat(ping, 100000))},
+		{"a million arguments and PINGs, one more", 1, 64 << 10, text("*1000000\r\n" + empty + strings.Repeat(ping, 100001))},
+		{"15,000 inline arguments", 1, 64 << 10, text(strings.Repeat("a ", 15000)+"\n", strings.Repeat("b ", 15000)+"\n", ping)},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			srcs := make([]io.Reader, r.n)
+			for i := range srcs {
+				srcs[i] = r.src()
+			}
+			ps := make([]*Parser, r.n)
+			before := heap()
+			for i := range ps {
+				ps[i] = serve(t, srcs[i])
+			}
+			held := (heap() - before) / int64(r.n)
+			runtime.KeepAlive(ps)
+			runtime.KeepAlive(srcs)
+			if t.Logf("%d bytes held", held); held > r.max {
+				t.Errorf("got %d bytes held, want at most %d", held, r.max)
+			}
+		})
+	}
+	runtime.KeepAlive(empty)
+}
+
+// TestMemoryAfterReset: what a pooled Parser holds of a command that never ended.
+func TestMemoryAfterReset(t *testing.T) {
+	in := "*1000000\r\n" + strings.Repeat("$0\r\n\r\n", 999999)
+	before := heap()
+	p := serve(t, strings.NewReader(in))
+	p.Reset(nil)
+	held := heap() - before
+	runtime.KeepAlive(p)
+	runtime.KeepAlive(in)
+	if held > 64<<10 {
+		t.Errorf("got %d bytes held, want at most %d", held, 64<<10)
+	}
+}
+
+// TestMemoryTurnover: all memory that one large command asks for, together, is a small multiple of
+// its bytes, however small the pieces are in which they come.
+func TestMemoryTurnover(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	in := request(numbered(200000)...)
+	p := NewParser(&source{data: []byte(in), size: 1448})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	next(t, p)
+	runtime.ReadMemStats(&after)
+	if got, max := after.TotalAlloc-before.TotalAlloc, uint64(8*len(in)); got > max {
+		t.Errorf("got %d bytes asked for by a command of %d, want at most %d", got, len(in), max)
+	}
+}
+
+// TestLargeCommandsTakeTurns: memory that large commands leave to each other belongs to one at a time.
+func TestLargeCommandsTakeTurns(t *testing.T) {
+	many := func(c string) []string {
+		return append([]string{c}, strings.Split(strings.Repeat(c+c+" ", 20000), " ")...)
+	}
+	var cmds list
+	for i := range 12 {
+		cmds = append(cmds, many(string(rune('a'+i))))
+		for range i * 700 {
+			cmds = append(cmds, []string{"SET", "k", string(rune('A' + i))})
+		}
+	}
+	in := wire(cmds...)
+	for _, size := range []int{0, 1 << 20, 200000, 50000, 1448} {
+		r := row{in: in, want: cmds}
+		p := NewParser(&source{data: []byte(in), size: size})
+		var got run
+		for c, err := range p.Commands() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Args()
+			c.IsLast()
+			got.cmds = append(got.cmds, texts(c))
+		}
+		got.err = io.EOF
+		if !slices.EqualFunc(got.cmds, r.want, slices.Equal[[]string]) {
+			t.Errorf("in reads of %d the commands differ", size)
+		}
+	}
+}
+
+// TestKnownFaults has one row for each fault that RESP servers are known for; a row returns what is
+// wrong, if anything is.
+func TestKnownFaults(t *testing.T) {
+	outcome := func(in string) string {
+		var cmds list
+		for c, err := range received(in).Commands() {
+			if err != nil {
+				return fmt.Sprintf("%q %v", cmds, err)
+			}
+			cmds = append(cmds, texts(c))
+		}
+		return "end of input"
+	}
+	endless := func(prefix, s string) string {
+		p := NewParser(io.MultiReader(strings.NewReader(prefix), repeated(s, 1<<30)))
+		_, err := p.ReadCommand()
+		return fmt.Sprint(err, ", ", len(p.buf) <= 256<<10)
+	}
+	rows := []struct {
+		name string
+		got  func() string
+		want string
+	}{
+		{"a lone LF panics", func() string { return outcome("\n") }, `[] timeout`},
+		{"IsLast after an error panics", func() string {
+			c, err := received("*x\r\n").ReadCommand()
+			return fmt.Sprint(c.IsLast(), err)
+		}, "true ERR Protocol error: invalid multibulk length"},
+		{"*-1 desyncs", func() string { return outcome("*-1\r\nPING\n") }, `[["PING"]] timeout`},
+		{"$-1 desyncs", func() string { return outcome("*2\r\n$-1\r\n$4\r\nPING\r\n") }, `[] ERR Protocol error: invalid bulk length`},
+		{"a count wraps at 2^64", func() string { return outcome("*18446744073709551617\r\n$4\r\nPING\r\n") }, `[] ERR Protocol error: invalid multibulk length`},
+		{"a length wraps at 2^64", func() string { return outcome("*1\r\n$18446744073709551620\r\nPING\r\n") }, `[] ERR Protocol error: invalid bulk length`},
+		{"endless digits in a count", func() string { return endless("*", "1") }, "ERR Protocol error: too big mbulk count string, true"},
+		{"endless zeros in a length", func() string { return endless("*1\r\n$", "0") }, "ERR Protocol error: too big bulk count string, true"},
+		{"an endless line", func() string { return endless("", "x") }, "ERR Protocol error: too big inline request, true"},
+		{"an inline command shows the one before it", func() string { return outcome("SET key value\nGET k\nA\n") },
+			`[["SET" "key" "value"] ["GET" "k"] ["A"]] timeout`},
+		{"inline pipelining loses commands", func() string { return outcome(strings.Repeat("A b\r\n", 3) + "C") }, `[["A" "b"] ["A" "b"] ["A" "b"]] timeout`},
+		{"a deadline loses bytes", func() string {
+			got := pull(NewParser(&source{data: []byte("*1\r\n$4\r\nPING\r\nA 'b c'\n"), size: 3, gap: iotest.ErrTimeout}), true)
+			return fmt.Sprintf("%q %v", got.cmds, got.err)
+		}, `[["PING"] ["A" "b c"]] EOF`},
+		{"half a command withholds the flush", func() string {
+			c, err := received("PING\n*1\r\n$4\r\nPI").ReadCommand()
+			return fmt.Sprint(c.IsLast(), err)
+		}, "true <nil>"},
+		{"the buffer never shrinks", func() string {
+			p := serve(t, strings.NewReader(request(strings.Repeat("x", 1<<20))+"PING\n"))
+			return fmt.Sprint(len(p.buf) <= maxHome, p.large == nil)
+		}, "true true"},
+		{"CR and LF in a reply inject another", func() string {
+			var out strings.Builder
+			w := NewWriter(&out)
+			w.WriteError("ERR a\r\n+b")
+			w.WriteSimpleString("c\r\n$1\nd")
+			return out.String()
+		}, "-ERR a  +b\r\n+c  $1 d\r\n"},
+		{"an unsupported value leaves half an array", func() string {
+			var out strings.Builder
+			err := NewWriter(&out).WriteObjects("a", struct{}{})
+			return fmt.Sprint(err != nil, out.Len())
+		}, "true 0"},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			if got := r.got(); got != r.want {
+				t.Errorf("got %s, want %s", got, r.want)
+			}
+		})
 	}
 }
