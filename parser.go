@@ -636,7 +636,7 @@ type large struct {
 }
 
 // NewParser returns a Parser that reads from r, with a buffer of its own; do not put a bufio.Reader
-// between. The buffer has 1 KiB at first, up to 16 KiB if reads fill it, and more only for a
+// between. The buffer has 1 KiB at first, up to 32 KiB if reads fill it, and more only for a
 // command that needs it, as its bytes arrive.
 func NewParser(r io.Reader) *Parser {
 	p := new(Parser)
