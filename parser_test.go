@@ -100,6 +100,9 @@ var goodRows = []row{
 	{name: "CR behind a quote", in: "\"a\"\r\r\n", want: list{{"a"}}},
 	{name: "quotes, then none", in: "SET a \"1 2\"\nSET b 3\nSET \"c\" 4\n", want: list{{"SET", "a", "1 2"}, {"SET", "b", "3"}, {"SET", "c", "4"}}},
 
+	{name: "quotes, then multibulks", in: "A 'b c'\nA 'b c'\n" + wire(list{{"D"}, {"E", "f"}, {"G"}}...), want: list{{"A", "b c"}, {"A", "b c"}, {"D"}, {"E", "f"}, {"G"}}},
+	{name: "multibulks, then quotes, then multibulks", in: wire(list{{"D"}, {"E"}}...) + "A 'b'\n" + wire(list{{"D"}, {"E"}}...), want: list{{"D"}, {"E"}, {"A", "b"}, {"D"}, {"E"}}},
+
 	{name: "empty multibulks", in: "*0\r\n*-1\r\n*-5\r\n*-9223372036854775808\r\n" + wire([]string{"PING"}) + "*0\r\n", want: list{{"PING"}}},
 	{name: "blank lines", in: "\r\n\n\n \t\r\n\v\nPING\n\r\n", want: list{{"PING"}}},
 	{name: "only empties", in: "\n*0\r\n\r\n*-1\r\n"},
@@ -708,7 +711,7 @@ func TestCommand(t *testing.T) {
 				t.Errorf("%q: got Args %q", in, args)
 			}
 		}
-		views := append(c.Args(), c.Name(), c.Raw())
+		views := append(c.Args(), c.Get(0), c.Get(1), c.Name(), c.Raw())
 		for i, v := range views {
 			if cap(v) != len(v) {
 				t.Errorf("%q: view %d has capacity %d, want its length %d", in, i, cap(v), len(v))
@@ -794,6 +797,25 @@ func TestParseResumes(t *testing.T) {
 	for i, want := range args {
 		if got := c.Get(i); len(got) != len(want) {
 			t.Errorf("argument %d: got %d bytes, want %d", i, len(got), len(want))
+		}
+	}
+}
+
+// TestParseResumesLine: nor is a line searched again. A NUL in it would be an error at once.
+func TestParseResumesLine(t *testing.T) {
+	for in, want := range map[string]error{"GET some key\n": nil, "*123456789\r\n": ErrMultibulkLength} {
+		b := []byte(in)
+		var c Command
+		for end := 1; end < len(b); end++ {
+			if n, err := c.Parse(b[:end:end]); n > 0 || err != nil {
+				t.Fatalf("%q at %d bytes: got %d, %v", in, end, n, err)
+			}
+			if b[end-1] != '\r' {
+				clear(b[1:end])
+			}
+		}
+		if _, err := c.Parse(b); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", in, err, want)
 		}
 	}
 }
