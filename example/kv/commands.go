@@ -1,0 +1,460 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"maps"
+	"math"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// version is that of the Redis whose replies these are.
+const version = "7.0.15"
+
+// A command is an entry of the table. Either data or conn handles it: data runs under the server's
+// lock and has no connection to wait for; conn writes its reply itself.
+type command struct {
+	name  string // as error texts have it
+	arity int    // arguments with the name; -n is n or more
+	data  func(*db, *redisproto.Command) reply
+	conn  func(*client, *redisproto.Command) error
+
+	first, last, step int // which arguments are keys, for COMMAND
+
+	open bool                // also before AUTH
+	push bool                // also for a subscriber in RESP2
+	sub  map[string]*command // CLIENT ID and so on, by the second word
+}
+
+// commands is the table, by the name in capitals. COMMAND reads it, hence init.
+var commands map[string]*command
+
+func init() {
+	commands = table([]*command{
+		{name: "ping", arity: -1, conn: ping, push: true},
+		{name: "echo", arity: 2, conn: echo},
+		{name: "hello", arity: -1, conn: hello, open: true},
+		{name: "auth", arity: -2, conn: auth, open: true},
+		{name: "quit", arity: -1, conn: quit, open: true, push: true},
+		{name: "reset", arity: 1, conn: reset, open: true, push: true},
+		{name: "select", arity: 2, conn: selectDB},
+		{name: "client", arity: -2, sub: table([]*command{
+			{name: "client|id", arity: 2, conn: clientID},
+			{name: "client|setname", arity: 3, conn: clientSetName},
+			{name: "client|getname", arity: 2, conn: clientGetName},
+			{name: "client|setinfo", arity: 4, conn: clientSetInfo},
+		})},
+		{name: "command", arity: -1, conn: commandList, sub: table([]*command{
+			{name: "command|count", arity: 2, conn: commandCount},
+			{name: "command|docs", arity: -2, conn: commandDocs},
+		})},
+		{name: "config", arity: -2, sub: table([]*command{
+			{name: "config|get", arity: -3, conn: configGet},
+		})},
+		{name: "info", arity: -1, conn: info},
+		{name: "dbsize", arity: 1, data: dbsize},
+		{name: "flushall", arity: -1, conn: flushAll},
+
+		{name: "set", arity: -3, data: set, first: 1, last: 1, step: 1},
+		{name: "get", arity: 2, data: get, first: 1, last: 1, step: 1},
+		{name: "mget", arity: -2, data: mget, first: 1, last: -1, step: 1},
+		{name: "mset", arity: -3, data: mset, first: 1, last: -1, step: 2},
+		{name: "incr", arity: 2, data: incr, first: 1, last: 1, step: 1},
+		{name: "incrby", arity: 3, data: incrby, first: 1, last: 1, step: 1},
+		{name: "decr", arity: 2, data: decr, first: 1, last: 1, step: 1},
+		{name: "append", arity: 3, data: appendText, first: 1, last: 1, step: 1},
+		{name: "strlen", arity: 2, data: strlen, first: 1, last: 1, step: 1},
+		{name: "del", arity: -2, data: del, first: 1, last: -1, step: 1},
+		{name: "exists", arity: -2, data: exists, first: 1, last: -1, step: 1},
+		{name: "type", arity: 2, data: typeOf, first: 1, last: 1, step: 1},
+		{name: "expire", arity: -3, data: expire, first: 1, last: 1, step: 1},
+		{name: "pexpire", arity: -3, data: pexpire, first: 1, last: 1, step: 1},
+		{name: "ttl", arity: 2, data: ttl, first: 1, last: 1, step: 1},
+		{name: "pttl", arity: 2, data: pttl, first: 1, last: 1, step: 1},
+		{name: "persist", arity: 2, data: persist, first: 1, last: 1, step: 1},
+
+		{name: "lpush", arity: -3, data: lpush, first: 1, last: 1, step: 1},
+		{name: "rpush", arity: -3, data: rpush, first: 1, last: 1, step: 1},
+		{name: "lpop", arity: -2, data: lpop, first: 1, last: 1, step: 1},
+		{name: "rpop", arity: -2, data: rpop, first: 1, last: 1, step: 1},
+		{name: "llen", arity: 2, data: llen, first: 1, last: 1, step: 1},
+		{name: "lrange", arity: 4, data: lrange, first: 1, last: 1, step: 1},
+		{name: "sadd", arity: -3, data: sadd, first: 1, last: 1, step: 1},
+		{name: "srem", arity: -3, data: srem, first: 1, last: 1, step: 1},
+		{name: "spop", arity: -2, data: spop, first: 1, last: 1, step: 1},
+		{name: "scard", arity: 2, data: scard, first: 1, last: 1, step: 1},
+		{name: "sismember", arity: 3, data: sismember, first: 1, last: 1, step: 1},
+		{name: "smembers", arity: 2, data: smembers, first: 1, last: 1, step: 1},
+		{name: "hset", arity: -4, data: hset, first: 1, last: 1, step: 1},
+		{name: "hget", arity: 3, data: hget, first: 1, last: 1, step: 1},
+		{name: "hdel", arity: -3, data: hdel, first: 1, last: 1, step: 1},
+		{name: "hlen", arity: 2, data: hlen, first: 1, last: 1, step: 1},
+		{name: "hgetall", arity: 2, data: hgetall, first: 1, last: 1, step: 1},
+		{name: "zadd", arity: -4, data: zadd, first: 1, last: 1, step: 1},
+		{name: "zscore", arity: 3, data: zscore, first: 1, last: 1, step: 1},
+		{name: "zcard", arity: 2, data: zcard, first: 1, last: 1, step: 1},
+		{name: "zrange", arity: -4, data: zrange, first: 1, last: 1, step: 1},
+		{name: "zrem", arity: -3, data: zrem, first: 1, last: 1, step: 1},
+		{name: "zpopmin", arity: -2, data: zpopmin, first: 1, last: 1, step: 1},
+
+		{name: "subscribe", arity: -2, conn: subscribe, push: true},
+		{name: "unsubscribe", arity: -1, conn: unsubscribe, push: true},
+		{name: "publish", arity: 3, conn: publish},
+	})
+}
+
+func table(list []*command) map[string]*command {
+	m := map[string]*command{}
+	for _, k := range list {
+		m[strings.ToUpper(k.name[strings.LastIndexByte(k.name, '|')+1:])] = k
+	}
+	return m
+}
+
+// execute answers one command. Its error ends the connection.
+func (c *client) execute(cmd *redisproto.Command) error {
+	k := commands[string(cmd.Name())] // no allocation: the compiler sees that the string is not kept
+	if k == nil {
+		return c.unknown(cmd)
+	}
+	n := cmd.ArgCount()
+	if k.sub != nil && n > 1 {
+		sub := k.sub[strings.ToUpper(string(cmd.Get(1)))]
+		if sub == nil {
+			name := cut(cmd.Get(1), 128)
+			return c.w.WriteError("ERR unknown subcommand '" + name + "'. Try " + strings.ToUpper(k.name) + " HELP.")
+		}
+		k = sub
+	}
+	switch {
+	case k.arity > 0 && n != k.arity || n < -k.arity:
+		return c.w.WriteError(arityError(k.name))
+	case !c.authed && !k.open:
+		return c.w.WriteError("NOAUTH Authentication required.")
+	case len(c.subs) > 0 && !k.push && c.w.Protocol() == 2:
+		return c.w.WriteError("ERR Can't execute '" + k.name + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+	case k.data == nil:
+		return k.conn(c, cmd)
+	}
+	c.srv.mu.Lock()
+	r := k.data(&c.srv.dbs[c.db], cmd)
+	c.srv.mu.Unlock()
+	return r.write(c.w)
+}
+
+// unknown answers a command that is not in the table.
+func (c *client) unknown(cmd *redisproto.Command) error {
+	switch string(cmd.Name()) {
+	case "POST", "HOST:": // a web page made a browser connect here: not a word, as Redis
+		c.log.Warn("possible attack: an HTTP request")
+		return errDrop
+	}
+	var args []byte
+	for i := 1; i < cmd.ArgCount() && len(args) < 128; i++ {
+		args = fmt.Appendf(args, "'%s' ", cut(cmd.Get(i), 128-len(args)))
+	}
+	return c.w.WriteError("ERR unknown command '" + cut(cmd.Get(0), 128) + "', with args beginning with: " + string(args))
+}
+
+// cut gives the first n bytes of b, as far as C sees them: up to a NUL.
+func cut(b []byte, n int) string {
+	b, _, _ = bytes.Cut(b[:min(n, len(b))], []byte{0})
+	return string(b)
+}
+
+func ping(c *client, cmd *redisproto.Command) error {
+	switch {
+	case cmd.ArgCount() > 2:
+		return c.w.WriteError(arityError("ping"))
+	case len(c.subs) > 0 && c.w.Protocol() == 2:
+		return c.w.WriteBulks([]byte("pong"), append([]byte{}, cmd.Get(1)...))
+	case cmd.ArgCount() == 2:
+		return c.w.WriteBulk(cmd.Get(1))
+	}
+	return c.w.WriteSimpleString("PONG")
+}
+
+func echo(c *client, cmd *redisproto.Command) error { return c.w.WriteBulk(cmd.Get(1)) }
+
+func quit(c *client, cmd *redisproto.Command) error {
+	c.w.WriteSimpleString("OK")
+	return errQuit
+}
+
+func reset(c *client, cmd *redisproto.Command) error {
+	c.srv.pubsub.leave(c, false)
+	c.deliver()
+	c.w.SetProtocol(2)
+	c.db, c.name = 0, ""
+	c.setAuthed(c.srv.password == "")
+	return c.w.WriteSimpleString("RESET")
+}
+
+// setAuthed notes whether the client has given the password; until then it may not send much.
+func (c *client) setAuthed(ok bool) {
+	c.authed = ok
+	c.parser.Limits.Unauthenticated = !ok
+}
+
+// authenticate checks the password of the one user that there is. The comparison takes the same
+// time wherever the two differ, and whatever their lengths.
+func (c *client) authenticate(user, password []byte) bool {
+	ok := string(user) == "default"
+	if c.srv.password != "" {
+		got, want := sha256.Sum256(password), sha256.Sum256([]byte(c.srv.password))
+		ok = subtle.ConstantTimeCompare(got[:], want[:]) == 1 && ok
+	}
+	if ok {
+		c.setAuthed(true)
+	} else {
+		c.log.Warn("authentication failed")
+	}
+	return ok
+}
+
+const wrongPassword = "WRONGPASS invalid username-password pair or user is disabled."
+
+func auth(c *client, cmd *redisproto.Command) error {
+	user, password := []byte("default"), cmd.Get(1)
+	switch {
+	case cmd.ArgCount() > 3:
+		return c.w.WriteError("ERR syntax error")
+	case cmd.ArgCount() == 3:
+		user, password = cmd.Get(1), cmd.Get(2)
+	case c.srv.password == "":
+		return c.w.WriteError("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?")
+	}
+	if !c.authenticate(user, password) {
+		return c.w.WriteError(wrongPassword)
+	}
+	return c.w.WriteSimpleString("OK")
+}
+
+func hello(c *client, cmd *redisproto.Command) error {
+	protocol := c.w.Protocol()
+	if cmd.ArgCount() > 1 {
+		v, ok := parseInt(cmd.Get(1))
+		if !ok {
+			return c.w.WriteError("ERR Protocol version is not an integer or out of range")
+		}
+		if v != 2 && v != 3 {
+			return c.w.WriteError("NOPROTO unsupported protocol version")
+		}
+		protocol = int(v)
+	}
+	for i := 2; i < cmd.ArgCount(); i++ {
+		option, more := strings.ToUpper(string(cmd.Get(i))), cmd.ArgCount()-1-i
+		switch {
+		case option == "AUTH" && more >= 2:
+			if !c.authenticate(cmd.Get(i+1), cmd.Get(i+2)) {
+				return c.w.WriteError(wrongPassword)
+			}
+			i += 2
+		case option == "SETNAME" && more >= 1:
+			if !plain(cmd.Get(i + 1)) {
+				return c.w.WriteError(badName)
+			}
+			c.name = string(cmd.Get(i + 1))
+			i++
+		default:
+			return c.w.WriteError("ERR Syntax error in HELLO option '" + cut(cmd.Get(i), math.MaxInt) + "'")
+		}
+	}
+	if !c.authed {
+		return c.w.WriteError("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time")
+	}
+	c.w.SetProtocol(protocol)
+	c.w.WriteMapHeader(7)
+	for _, pair := range [][2]any{{"server", "redis"}, {"version", version}, {"proto", protocol}, {"id", c.id},
+		{"mode", "standalone"}, {"role", "master"}} {
+		c.w.WriteBulkString(pair[0].(string))
+		switch v := pair[1].(type) {
+		case string:
+			c.w.WriteBulkString(v)
+		case int:
+			c.w.WriteInt(int64(v))
+		case int64:
+			c.w.WriteInt(v)
+		}
+	}
+	c.w.WriteBulkString("modules")
+	return c.w.WriteArrayHeader(0)
+}
+
+func selectDB(c *client, cmd *redisproto.Command) error {
+	n, ok := parseInt(cmd.Get(1))
+	if !ok {
+		return c.w.WriteError(notInt.text)
+	}
+	if n < 0 || n >= int64(len(c.srv.dbs)) {
+		return c.w.WriteError("ERR DB index is out of range")
+	}
+	c.db = int(n)
+	return c.w.WriteSimpleString("OK")
+}
+
+const badName = "ERR Client names cannot contain spaces, newlines or special characters."
+
+// plain reports whether b may be a client's name.
+func plain(b []byte) bool {
+	return !slices.ContainsFunc(b, func(ch byte) bool { return ch < '!' || ch > '~' })
+}
+
+func clientID(c *client, cmd *redisproto.Command) error { return c.w.WriteInt(c.id) }
+
+func clientSetName(c *client, cmd *redisproto.Command) error {
+	if !plain(cmd.Get(2)) {
+		return c.w.WriteError(badName)
+	}
+	c.name = string(cmd.Get(2))
+	return c.w.WriteSimpleString("OK")
+}
+
+func clientGetName(c *client, cmd *redisproto.Command) error {
+	if c.name == "" {
+		return c.w.WriteNull()
+	}
+	return c.w.WriteBulkString(c.name)
+}
+
+// clientSetInfo is of Redis 7.2; what clients say there is only looked at by people.
+func clientSetInfo(c *client, cmd *redisproto.Command) error {
+	attr := strings.ToLower(string(cmd.Get(2)))
+	switch {
+	case attr != "lib-name" && attr != "lib-ver":
+		return c.w.WriteError("ERR Unrecognized option '" + cut(cmd.Get(2), math.MaxInt) + "'")
+	case !plain(cmd.Get(3)):
+		return c.w.WriteError("ERR " + attr + " cannot contain spaces, newlines or special characters.")
+	}
+	c.log.Debug("client library", attr, string(cmd.Get(3)))
+	return c.w.WriteSimpleString("OK")
+}
+
+// commandList tells clients which arguments are keys; the rest of what Redis tells is left empty.
+func commandList(c *client, cmd *redisproto.Command) error {
+	err := c.w.WriteArrayHeader(len(commands))
+	for _, k := range commands {
+		c.w.WriteArrayHeader(10)
+		c.w.WriteBulkString(k.name)
+		for i, n := range []int{k.arity, 0, k.first, k.last, k.step} {
+			if i == 1 {
+				c.w.WriteSetHeader(0) // flags
+			} else {
+				c.w.WriteInt(int64(n))
+			}
+		}
+		c.w.WriteSetHeader(0)         // ACL categories
+		c.w.WriteSetHeader(0)         // tips
+		c.w.WriteSetHeader(0)         // key specifications
+		err = c.w.WriteArrayHeader(0) // subcommands
+	}
+	return err
+}
+
+func commandCount(c *client, cmd *redisproto.Command) error {
+	return c.w.WriteInt(int64(len(commands)))
+}
+
+// commandDocs has none.
+func commandDocs(c *client, cmd *redisproto.Command) error { return c.w.WriteMapHeader(0) }
+
+// configGet shows what there is to configure, and what tools ask for.
+func configGet(c *client, cmd *redisproto.Command) error {
+	s := c.srv
+	settings := map[string]string{
+		"appendonly":         "no",
+		"databases":          strconv.Itoa(len(s.dbs)),
+		"maxclients":         strconv.Itoa(s.maxClients),
+		"maxmemory":          "0",
+		"proto-max-bulk-len": strconv.Itoa(redisproto.MaxBulkSize),
+		"requirepass":        s.password,
+		"save":               "",
+		"timeout":            strconv.Itoa(int(s.timeout / time.Second)),
+	}
+	found := map[string]string{}
+	for _, pattern := range cmd.Args()[2:] {
+		for name, value := range settings {
+			if ok, _ := path.Match(strings.ToLower(string(pattern)), name); !ok {
+				continue
+			}
+			if strings.EqualFold(string(pattern), name) {
+				name = string(pattern) // as it was asked for
+			}
+			found[name] = value
+		}
+	}
+	err := c.w.WriteMapHeader(len(found))
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		c.w.WriteBulkString(name)
+		err = c.w.WriteBulkString(found[name])
+	}
+	return err
+}
+
+func info(c *client, cmd *redisproto.Command) error {
+	var wanted []string
+	for _, arg := range cmd.Args()[1:] {
+		wanted = append(wanted, strings.ToLower(string(arg)))
+	}
+	all := wanted == nil || slices.ContainsFunc(wanted, func(s string) bool {
+		return s == "all" || s == "default" || s == "everything"
+	})
+	var parts []string
+	for _, section := range c.srv.info() {
+		if all || slices.Contains(wanted, strings.ToLower(section[0])) {
+			parts = append(parts, "# "+strings.Join(section, "\r\n")+"\r\n")
+		}
+	}
+	return c.w.WriteVerbatim("txt", strings.Join(parts, "\r\n"))
+}
+
+// info returns the sections of INFO: the title, then the lines.
+func (s *server) info() [][]string {
+	line := func(name string, value any) string { return fmt.Sprint(name, ":", value) }
+	s.clientsMu.Lock()
+	clients := len(s.clients)
+	s.clientsMu.Unlock()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	keyspace := []string{"Keyspace"}
+	s.mu.Lock()
+	for i := range s.dbs {
+		if n := len(s.dbs[i].keys); n > 0 {
+			keyspace = append(keyspace, fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0", i, n, len(s.dbs[i].volatile)))
+		}
+	}
+	s.mu.Unlock()
+	return [][]string{
+		{"Server", line("redis_version", version), line("redis_mode", "standalone"), line("os", runtime.GOOS),
+			line("arch_bits", strconv.IntSize), line("uptime_in_seconds", int(time.Since(s.started).Seconds()))},
+		{"Clients", line("connected_clients", clients), line("maxclients", s.maxClients)},
+		{"Memory", line("used_memory", mem.HeapAlloc+mem.StackInuse)},
+		{"Stats", line("total_connections_received", s.served.Load()), line("rejected_connections", s.refused.Load())},
+		{"Replication", line("role", "master"), line("connected_slaves", 0)},
+		{"Cluster", line("cluster_enabled", 0)},
+		keyspace,
+	}
+}
+
+func dbsize(d *db, cmd *redisproto.Command) reply { return integer(len(d.keys)) }
+
+func flushAll(c *client, cmd *redisproto.Command) error {
+	if mode := strings.ToUpper(string(cmd.Get(1))); cmd.ArgCount() > 2 || cmd.ArgCount() == 2 && mode != "SYNC" && mode != "ASYNC" {
+		return c.w.WriteError(badSyntax.text)
+	}
+	c.srv.mu.Lock()
+	for i := range c.srv.dbs {
+		c.srv.dbs[i].clear()
+	}
+	c.srv.mu.Unlock()
+	return c.w.WriteSimpleString("OK")
+}
