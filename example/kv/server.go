@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -33,6 +34,7 @@ type server struct {
 
 	pubsub pubsub
 
+	clock     atomic.Int64 // nanoseconds since started, to a tenth of a second
 	clientsMu sync.Mutex
 	clients   map[*client]struct{}
 	lastID    int64
@@ -54,16 +56,9 @@ func newServer(cfg config, log *slog.Logger) *server {
 // answered, and they are closed.
 func (s *server) serve(ctx context.Context, l net.Listener) {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	expiry := time.NewTicker(100 * time.Millisecond)
-	defer expiry.Stop()
-	go func() {
-		for range expiry.C {
-			if ctx.Err() != nil {
-				return
-			}
-			s.expire()
-		}
-	}()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	go s.tick(stopped)
 	var conns sync.WaitGroup
 	for full := false; ; {
 		conn, err := l.Accept()
@@ -94,6 +89,19 @@ func (s *server) serve(ctx context.Context, l net.Listener) {
 		}()
 	}
 	s.drain(&conns)
+}
+
+// tick does what is due from time to time.
+func (s *server) tick(stopped <-chan struct{}) {
+	for t := time.Tick(100 * time.Millisecond); ; {
+		select {
+		case <-t:
+			s.clock.Store(int64(time.Since(s.started)))
+			s.expire()
+		case <-stopped:
+			return
+		}
+	}
 }
 
 // drain ends all clients' waiting for requests, and waits for their last replies.
@@ -139,7 +147,7 @@ func (s *server) admit(conn net.Conn) *client {
 	}
 	s.served.Add(1)
 	s.lastID++
-	c := &client{srv: s, conn: conn, id: s.lastID, authed: s.password == ""}
+	c := &client{srv: s, conn: conn, id: s.lastID, authed: s.password == "", armed: math.MinInt64 / 2}
 	c.log = s.log.With("client", c.id, "addr", conn.RemoteAddr().String())
 	c.parser = redisproto.NewParser(c)
 	c.parser.Limits.Unauthenticated = !c.authed
@@ -165,6 +173,7 @@ type client struct {
 	// after the last, so never while it waits for requests; in between, messages are delivered.
 	writing sync.Mutex
 	w       *redisproto.Writer
+	armed   int64 // srv.clock when the write deadline was set
 
 	mail   mail        // guarded by srv.pubsub.mu
 	killed atomic.Bool // by anyone
@@ -254,7 +263,10 @@ type output client
 func (o *output) Write(b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var k int
-		o.conn.SetWriteDeadline(time.Now().Add(o.srv.writeTimeout))
+		if t := o.srv.clock.Load(); t > o.armed+int64(o.srv.writeTimeout/8) { // to set it each time costs
+			o.armed = t
+			o.conn.SetWriteDeadline(time.Now().Add(o.srv.writeTimeout))
+		}
 		k, err = o.conn.Write(b[n:min(len(b), n+writeChunk)])
 		n += k
 	}

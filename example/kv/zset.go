@@ -112,7 +112,7 @@ func parseFloat(b []byte) (f float64, ok bool) {
 		s += "p0" // Go asks for the exponent
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	return f, err == nil && !math.IsNaN(f)
+	return f + 0, err == nil && !math.IsNaN(f) // + 0 makes -0 a 0, as Redis does in small sets
 }
 
 // zaddOptions are those of ZADD.
