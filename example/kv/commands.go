@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
-	"maps"
 	"math"
 	"path"
 	"runtime"
@@ -274,20 +273,19 @@ func hello(c *client, cmd *redisproto.Command) error {
 	}
 	c.w.SetProtocol(protocol)
 	c.w.WriteMapHeader(7)
-	for _, pair := range [][2]any{{"server", "redis"}, {"version", version}, {"proto", protocol}, {"id", c.id},
-		{"mode", "standalone"}, {"role", "master"}} {
-		c.w.WriteBulkString(pair[0].(string))
-		switch v := pair[1].(type) {
-		case string:
-			c.w.WriteBulkString(v)
-		case int:
-			c.w.WriteInt(int64(v))
-		case int64:
-			c.w.WriteInt(v)
-		}
-	}
-	c.w.WriteBulkString("modules")
+	c.writeTexts("server", "redis", "version", version, "proto")
+	c.w.WriteInt(int64(protocol))
+	c.writeTexts("id")
+	c.w.WriteInt(c.id)
+	c.writeTexts("mode", "standalone", "role", "master", "modules")
 	return c.w.WriteArrayHeader(0)
+}
+
+func (c *client) writeTexts(texts ...string) (err error) {
+	for _, s := range texts {
+		err = c.w.WriteBulkString(s)
+	}
+	return err
 }
 
 func selectDB(c *client, cmd *redisproto.Command) error {
@@ -345,12 +343,10 @@ func commandList(c *client, cmd *redisproto.Command) error {
 	for _, k := range commands {
 		c.w.WriteArrayHeader(10)
 		c.w.WriteBulkString(k.name)
-		for i, n := range []int{k.arity, 0, k.first, k.last, k.step} {
-			if i == 1 {
-				c.w.WriteSetHeader(0) // flags
-			} else {
-				c.w.WriteInt(int64(n))
-			}
+		c.w.WriteInt(int64(k.arity))
+		c.w.WriteSetHeader(0) // flags
+		for _, n := range []int{k.first, k.last, k.step} {
+			c.w.WriteInt(int64(n))
 		}
 		c.w.WriteSetHeader(0)         // ACL categories
 		c.w.WriteSetHeader(0)         // tips
@@ -383,19 +379,16 @@ func configGet(c *client, cmd *redisproto.Command) error {
 	found := map[string]string{}
 	for _, pattern := range cmd.Args()[2:] {
 		for name, value := range settings {
-			if ok, _ := path.Match(strings.ToLower(string(pattern)), name); !ok {
-				continue
-			}
 			if strings.EqualFold(string(pattern), name) {
-				name = string(pattern) // as it was asked for
+				found[string(pattern)] = value // by the name as it was asked for
+			} else if ok, _ := path.Match(strings.ToLower(string(pattern)), name); ok {
+				found[name] = value
 			}
-			found[name] = value
 		}
 	}
 	err := c.w.WriteMapHeader(len(found))
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		c.w.WriteBulkString(name)
-		err = c.w.WriteBulkString(found[name])
+	for name, value := range found {
+		err = c.writeTexts(name, value)
 	}
 	return err
 }

@@ -73,18 +73,28 @@ func (d *db) text(key []byte) (text []byte, ok bool) {
 	return o.text, o.value == nil
 }
 
-// fetch returns the value of a key, a zero T if there is none; ok is false for another type.
-func fetch[T any](d *db, key []byte) (v T, ok bool) {
+// A container is a value with elements. Redis has no empty ones: their keys are removed.
+type container interface{ size() int }
+
+// with calls f with the value of a key, unless there is none or it is of another type.
+func with[T container](d *db, key []byte, missing reply, f func(T) reply) reply {
 	o := d.find(key)
 	if o == nil {
-		return v, true
+		return missing
 	}
-	v, ok = o.value.(T)
-	return v, ok
+	v, ok := o.value.(T)
+	if !ok {
+		return wrongType
+	}
+	r := f(v)
+	if v.size() == 0 {
+		d.remove(key)
+	}
+	return r
 }
 
-// obtain is fetch, but makes the value if there is none.
-func obtain[T any](d *db, key []byte, make func() T) (v T, ok bool) {
+// obtain returns the value of a key, which it makes if there is none; ok is false for another type.
+func obtain[T container](d *db, key []byte, make func() T) (v T, ok bool) {
 	o := d.find(key)
 	if o == nil {
 		v = make()
@@ -155,18 +165,12 @@ var (
 func fail(text string) reply          { return reply{kind: '-', text: text} }
 func integer(n int) reply             { return reply{kind: ':', n: int64(n)} }
 func bulk(b []byte) reply             { return reply{kind: '$', bulk: b} }
+func text(s string) reply             { return reply{kind: isText, text: s} }
 func double(f float64) reply          { return reply{kind: ',', score: f} }
 func wrongArity(command string) reply { return fail(arityError(command)) }
 
 func arityError(command string) string {
 	return "ERR wrong number of arguments for '" + command + "' command"
-}
-
-func boolean(b bool) reply {
-	if b {
-		return integer(1)
-	}
-	return integer(0)
 }
 
 // write writes r in the protocol of w.

@@ -11,6 +11,8 @@ type list struct {
 
 func newList() *list { return &list{items: make([]string, 4)} }
 
+func (l *list) size() int { return l.n }
+
 func (l *list) at(i int) *string { return &l.items[(l.first+i)&(len(l.items)-1)] }
 
 // resize moves the elements to a ring of another size.
@@ -78,37 +80,24 @@ func pop(d *db, cmd *redisproto.Command, name string, left bool) reply {
 	if !valid {
 		return notCount
 	}
-	l, ok := fetch[*list](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case l == nil && cmd.ArgCount() == 3:
-		return reply{kind: isNullArray}
-	case l == nil:
-		return null
+	missing := null
+	if cmd.ArgCount() == 3 {
+		missing.kind = isNullArray
 	}
-	out := make([]string, min(n, l.n))
-	for i := range out {
-		out[i] = l.pop(left)
-	}
-	if l.n == 0 {
-		d.remove(cmd.Get(1))
-	}
-	if cmd.ArgCount() == 2 {
-		return reply{kind: isText, text: out[0]}
-	}
-	return reply{kind: '*', list: out}
+	return with(d, cmd.Get(1), missing, func(l *list) reply {
+		if cmd.ArgCount() == 2 {
+			return text(l.pop(left))
+		}
+		out := make([]string, min(n, l.n))
+		for i := range out {
+			out[i] = l.pop(left)
+		}
+		return reply{kind: '*', list: out}
+	})
 }
 
 func llen(d *db, cmd *redisproto.Command) reply {
-	l, ok := fetch[*list](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case l == nil:
-		return integer(0)
-	}
-	return integer(l.n)
+	return with(d, cmd.Get(1), integer(0), func(l *list) reply { return integer(l.n) })
 }
 
 func lrange(d *db, cmd *redisproto.Command) reply {
@@ -116,17 +105,12 @@ func lrange(d *db, cmd *redisproto.Command) reply {
 	if !valid {
 		return notInt
 	}
-	l, ok := fetch[*list](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case l == nil:
-		return reply{kind: '*'}
-	}
-	i, j := clip(start, stop, l.n)
-	out := make([]string, 0, j-i)
-	for ; i < j; i++ {
-		out = append(out, *l.at(i))
-	}
-	return reply{kind: '*', list: out}
+	return with(d, cmd.Get(1), reply{kind: '*'}, func(l *list) reply {
+		i, j := clip(start, stop, l.n)
+		out := make([]string, 0, j-i)
+		for ; i < j; i++ {
+			out = append(out, *l.at(i))
+		}
+		return reply{kind: '*', list: out}
+	})
 }

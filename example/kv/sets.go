@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"github.com/secmask/go-redisproto"
 )
@@ -15,6 +16,8 @@ type members struct {
 }
 
 func newMembers() *members { return &members{index: map[string]int{}} }
+
+func (m *members) size() int { return len(m.list) }
 
 func (m *members) add(b []byte) bool {
 	if _, ok := m.index[string(b)]; ok {
@@ -52,24 +55,16 @@ func sadd(d *db, cmd *redisproto.Command) reply {
 }
 
 func srem(d *db, cmd *redisproto.Command) reply {
-	m, ok := fetch[*members](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case m == nil:
-		return integer(0)
-	}
-	n := 0
-	for i := 2; i < cmd.ArgCount(); i++ {
-		if at, ok := m.index[string(cmd.Get(i))]; ok {
-			m.remove(at)
-			n++
+	return with(d, cmd.Get(1), integer(0), func(m *members) reply {
+		n := 0
+		for i := 2; i < cmd.ArgCount(); i++ {
+			if at, ok := m.index[string(cmd.Get(i))]; ok {
+				m.remove(at)
+				n++
+			}
 		}
-	}
-	if len(m.list) == 0 {
-		d.remove(cmd.Get(1))
-	}
-	return integer(n)
+		return integer(n)
+	})
 }
 
 func spop(d *db, cmd *redisproto.Command) reply {
@@ -80,65 +75,46 @@ func spop(d *db, cmd *redisproto.Command) reply {
 	if !valid {
 		return notCount
 	}
-	m, ok := fetch[*members](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case m == nil && cmd.ArgCount() == 3:
-		return reply{kind: '~'}
-	case m == nil:
-		return null
+	missing := null
+	if cmd.ArgCount() == 3 {
+		missing.kind = '~'
 	}
-	out := make([]string, min(n, len(m.list)))
-	for i := range out {
-		out[i] = m.remove(rand.IntN(len(m.list)))
-	}
-	if len(m.list) == 0 {
-		d.remove(cmd.Get(1))
-	}
-	if cmd.ArgCount() == 2 {
-		return reply{kind: isText, text: out[0]}
-	}
-	return reply{kind: '~', list: out}
+	return with(d, cmd.Get(1), missing, func(m *members) reply {
+		if cmd.ArgCount() == 2 {
+			return text(m.remove(rand.IntN(len(m.list))))
+		}
+		out := make([]string, min(n, len(m.list)))
+		for i := range out {
+			out[i] = m.remove(rand.IntN(len(m.list)))
+		}
+		return reply{kind: '~', list: out}
+	})
 }
 
 func scard(d *db, cmd *redisproto.Command) reply {
-	m, ok := fetch[*members](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case m == nil:
-		return integer(0)
-	}
-	return integer(len(m.list))
+	return with(d, cmd.Get(1), integer(0), func(m *members) reply { return integer(len(m.list)) })
 }
 
 func sismember(d *db, cmd *redisproto.Command) reply {
-	m, ok := fetch[*members](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case m == nil:
-		return integer(0)
-	}
-	_, found := m.index[string(cmd.Get(2))]
-	return boolean(found)
+	return with(d, cmd.Get(1), integer(0), func(m *members) reply {
+		if _, found := m.index[string(cmd.Get(2))]; !found {
+			return integer(0)
+		}
+		return integer(1)
+	})
 }
 
 func smembers(d *db, cmd *redisproto.Command) reply {
-	m, ok := fetch[*members](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case m == nil:
-		return reply{kind: '~'}
-	}
-	return reply{kind: '~', list: append([]string(nil), m.list...)}
+	return with(d, cmd.Get(1), reply{kind: '~'}, func(m *members) reply {
+		return reply{kind: '~', list: slices.Clone(m.list)}
+	})
 }
 
 type hash map[string]string
 
 func newHash() hash { return hash{} }
+
+func (h hash) size() int { return len(h) }
 
 func hset(d *db, cmd *redisproto.Command) reply {
 	if cmd.ArgCount()%2 != 0 {
@@ -156,48 +132,35 @@ func hset(d *db, cmd *redisproto.Command) reply {
 }
 
 func hget(d *db, cmd *redisproto.Command) reply {
-	h, ok := fetch[hash](d, cmd.Get(1))
-	if !ok {
-		return wrongType
-	}
-	value, found := h[string(cmd.Get(2))]
-	if !found {
-		return null
-	}
-	return reply{kind: isText, text: value}
+	return with(d, cmd.Get(1), null, func(h hash) reply {
+		value, found := h[string(cmd.Get(2))]
+		if !found {
+			return null
+		}
+		return text(value)
+	})
 }
 
 func hdel(d *db, cmd *redisproto.Command) reply {
-	h, ok := fetch[hash](d, cmd.Get(1))
-	if !ok {
-		return wrongType
-	}
-	before := len(h)
-	for i := 2; i < cmd.ArgCount(); i++ {
-		delete(h, string(cmd.Get(i)))
-	}
-	if before > 0 && len(h) == 0 {
-		d.remove(cmd.Get(1))
-	}
-	return integer(before - len(h))
+	return with(d, cmd.Get(1), integer(0), func(h hash) reply {
+		before := len(h)
+		for i := 2; i < cmd.ArgCount(); i++ {
+			delete(h, string(cmd.Get(i)))
+		}
+		return integer(before - len(h))
+	})
 }
 
 func hlen(d *db, cmd *redisproto.Command) reply {
-	h, ok := fetch[hash](d, cmd.Get(1))
-	if !ok {
-		return wrongType
-	}
-	return integer(len(h))
+	return with(d, cmd.Get(1), integer(0), func(h hash) reply { return integer(len(h)) })
 }
 
 func hgetall(d *db, cmd *redisproto.Command) reply {
-	h, ok := fetch[hash](d, cmd.Get(1))
-	if !ok {
-		return wrongType
-	}
-	out := make([]string, 0, 2*len(h))
-	for field, value := range h {
-		out = append(out, field, value)
-	}
-	return reply{kind: '%', list: out}
+	return with(d, cmd.Get(1), reply{kind: '%'}, func(h hash) reply {
+		out := make([]string, 0, 2*len(h))
+		for field, value := range h {
+			out = append(out, field, value)
+		}
+		return reply{kind: '%', list: out}
+	})
 }

@@ -27,6 +27,8 @@ const blockSize = 512
 
 func newZset() *zset { return &zset{scores: map[string]float64{}} }
 
+func (z *zset) size() int { return len(z.scores) }
+
 func (a scored) compare(b scored) int {
 	return cmp.Or(cmp.Compare(a.score, b.score), strings.Compare(a.member, b.member))
 }
@@ -87,7 +89,7 @@ func (z *zset) remove(member string) bool {
 
 // elements returns those from i to j in order, as a reply.
 func (z *zset) elements(i, j int) reply {
-	r := reply{list: make([]string, 0, j-i), scores: make([]float64, 0, j-i)}
+	r := reply{kind: '*', list: make([]string, 0, j-i), scores: make([]float64, 0, j-i)}
 	for _, block := range z.blocks {
 		if i < len(block) && i < j {
 			for _, e := range block[i:min(j, len(block))] {
@@ -173,17 +175,19 @@ func zadd(d *db, cmd *redisproto.Command) reply {
 			return notFloat
 		}
 	}
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
+	z, ok := obtain(d, cmd.Get(1), newZset)
+	if !ok {
 		return wrongType
-	case z == nil && opt.xx && opt.incr:
-		return null
-	case z == nil && opt.xx:
-		return integer(0)
-	case z == nil:
-		z, _ = obtain(d, cmd.Get(1), newZset)
 	}
+	r := z.add(cmd, first, scores, opt)
+	if z.size() == 0 { // XX found nothing
+		d.remove(cmd.Get(1))
+	}
+	return r
+}
+
+// add is ZADD of the scores, whose members are arguments of cmd from first on.
+func (z *zset) add(cmd *redisproto.Command, first int, scores []float64, opt zaddOptions) reply {
 	added, changed := 0, 0
 	for i, score := range scores {
 		member := cmd.Get(first + 2*i + 1)
@@ -220,49 +224,29 @@ func zadd(d *db, cmd *redisproto.Command) reply {
 }
 
 func zscore(d *db, cmd *redisproto.Command) reply {
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case z == nil:
-		return null
-	}
-	score, found := z.scores[string(cmd.Get(2))]
-	if !found {
-		return null
-	}
-	return double(score)
+	return with(d, cmd.Get(1), null, func(z *zset) reply {
+		score, found := z.scores[string(cmd.Get(2))]
+		if !found {
+			return null
+		}
+		return double(score)
+	})
 }
 
 func zcard(d *db, cmd *redisproto.Command) reply {
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case z == nil:
-		return integer(0)
-	}
-	return integer(len(z.scores))
+	return with(d, cmd.Get(1), integer(0), func(z *zset) reply { return integer(z.size()) })
 }
 
 func zrem(d *db, cmd *redisproto.Command) reply {
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case z == nil:
-		return integer(0)
-	}
-	n := 0
-	for i := 2; i < cmd.ArgCount(); i++ {
-		if z.remove(string(cmd.Get(i))) {
-			n++
+	return with(d, cmd.Get(1), integer(0), func(z *zset) reply {
+		n := 0
+		for i := 2; i < cmd.ArgCount(); i++ {
+			if z.remove(string(cmd.Get(i))) {
+				n++
+			}
 		}
-	}
-	if len(z.scores) == 0 {
-		d.remove(cmd.Get(1))
-	}
-	return integer(n)
+		return integer(n)
+	})
 }
 
 // zrange is ZRANGE by index; its other forms are not here.
@@ -278,19 +262,13 @@ func zrange(d *db, cmd *redisproto.Command) reply {
 	if !valid {
 		return notInt
 	}
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case z == nil:
-		return reply{kind: '*'}
-	}
-	r := z.elements(clip(start, stop, len(z.scores)))
-	r.kind = '*'
-	if withScores {
-		r.kind = isScored
-	}
-	return r
+	return with(d, cmd.Get(1), reply{kind: '*'}, func(z *zset) reply {
+		r := z.elements(clip(start, stop, z.size()))
+		if withScores {
+			r.kind = isScored
+		}
+		return r
+	})
 }
 
 func zpopmin(d *db, cmd *redisproto.Command) reply {
@@ -301,23 +279,15 @@ func zpopmin(d *db, cmd *redisproto.Command) reply {
 	if !valid {
 		return notCount
 	}
-	z, ok := fetch[*zset](d, cmd.Get(1))
-	switch {
-	case !ok:
-		return wrongType
-	case z == nil:
-		return reply{kind: '*'}
-	}
-	r := z.elements(0, min(n, len(z.scores)))
-	for _, member := range r.list {
-		z.remove(member)
-	}
-	if len(z.scores) == 0 {
-		d.remove(cmd.Get(1))
-	}
-	r.kind = isScored
-	if cmd.ArgCount() == 2 {
-		r.kind = isPopped
-	}
-	return r
+	return with(d, cmd.Get(1), reply{kind: '*'}, func(z *zset) reply {
+		r := z.elements(0, min(n, z.size()))
+		for _, member := range r.list {
+			z.remove(member)
+		}
+		r.kind = isScored
+		if cmd.ArgCount() == 2 {
+			r.kind = isPopped
+		}
+		return r
+	})
 }
