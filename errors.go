@@ -33,12 +33,14 @@ func (e *ProtocolError) Is(target error) bool {
 	return ok && (t == e || t == e.kind || *t == ProtocolError{})
 }
 
-// The kinds of protocol error in requests, for errors.Is. The limits that they speak of are in
+// The kinds of protocol error, for errors.Is. The limits that they speak of are in
 // [Limits].
 var (
-	// ErrMultibulkLength: the count after '*' is not a decimal int64 or is over Limits.Args.
+	// ErrMultibulkLength: the count after '*', or that of another aggregate in a reply, is not a
+	// decimal int64 or is over Limits.Args.
 	ErrMultibulkLength = protocolError("invalid multibulk length")
-	// ErrBulkLength: the length after '$' is not a decimal number from 0 to Limits.Bulk.
+	// ErrBulkLength: the length after '$', or that of another string in a reply, is not a decimal
+	// number from 0 to Limits.Bulk.
 	ErrBulkLength = protocolError("invalid bulk length")
 	// ErrExpectedBulk: an argument does not begin with '$'. The text of the error that is
 	// returned goes on with the byte found in its place.
@@ -57,15 +59,25 @@ var (
 	// ErrUnauthenticatedLength: Limits.Unauthenticated is set, and an argument is over 16,384 bytes.
 	ErrUnauthenticatedLength = protocolError("unauthenticated bulk length")
 
-	// ErrCRLF: a CR in a header is not followed by LF, or an argument is not followed by CR LF.
+	// ErrCRLF: a CR in a header is not followed by LF, or an argument is not followed by CR LF. In a
+	// reply, any CR without LF, or LF without CR, outside a bulk's bytes.
 	// Redis does not look; Valkey has the rule since 9.1.
 	ErrCRLF = protocolError("invalid CRLF in request")
 	// ErrInlineNUL: a NUL byte in an inline command. Redis would wait for ever.
 	ErrInlineNUL = protocolError("NUL in inline request")
-	// ErrTooBig: a command is longer than Limits.Total. Redis closes without a word.
+	// ErrTooBig: a command or a reply is longer than Limits.Total. Redis closes without a word.
 	ErrTooBig = protocolError("too big request")
 	// ErrInlineRefused: an inline command, and Limits.Inline is negative.
 	ErrInlineRefused = protocolError("inline requests are not accepted")
+
+	// ErrReplyType: a reply begins with no type of RESP, or with one whose length is "?": such
+	// streamed strings and aggregates are not read. The text of the error goes on with the byte.
+	ErrReplyType = protocolError("invalid reply type")
+	// ErrReplyValue: a number, boolean, null or verbatim string of a reply is not written as RESP
+	// has it.
+	ErrReplyValue = protocolError("invalid value in reply")
+	// ErrReplyDepth: the aggregates of a reply are nested deeper than Limits.Depth.
+	ErrReplyDepth = protocolError("too deeply nested reply")
 )
 
 // ErrBroken is returned by every read after the one that returned a *ProtocolError, until Reset.
@@ -84,10 +96,21 @@ func (e *ProtocolError) at(pos int) *ProtocolError {
 // expectedBulk gives the error for a bulk header that begins with c. CR and LF would end the error
 // line, so they show as a space, as in Redis.
 func expectedBulk(c byte, pos int) *ProtocolError {
+	return ErrExpectedBulk.at(pos).got(c)
+}
+
+// got adds the byte that was found.
+func (e *ProtocolError) got(c byte) *ProtocolError {
 	if c == '\r' || c == '\n' {
 		c = ' '
 	}
-	err := ErrExpectedBulk.at(pos)
-	err.text += ", got '" + string([]byte{c}) + "'"
+	e.text += ", got '" + string([]byte{c}) + "'"
+	return e
+}
+
+// streamed gives the error for a reply that begins with kind and comes in parts.
+func streamed(kind Kind, pos int) *ProtocolError {
+	err := ErrReplyType.at(pos).got(byte(kind))
+	err.text += " with a length of '?'"
 	return err
 }

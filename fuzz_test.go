@@ -65,7 +65,7 @@ func FuzzChunks(f *testing.F) {
 		f.Add([]byte(r.in), uint16(1), uint16(3), r.lim.Args, r.lim.Bulk, r.lim.Inline, r.lim.Total, r.lim.Unauthenticated)
 	})
 	f.Fuzz(func(t *testing.T, data []byte, size, cut uint16, args, bulk, inline, total int, unauthenticated bool) {
-		lim := Limits{args, bulk, inline, total, unauthenticated}
+		lim := Limits{Args: args, Bulk: bulk, Inline: inline, Total: total, Unauthenticated: unauthenticated}
 		read := func(s *source, look bool) run {
 			s.data = data
 			p := NewParser(s)

@@ -33,7 +33,8 @@ import (
 //
 // Two Commands take turns: one is the caller's, the other is parsed ahead from r when IsLast asks,
 // and by ReadCommand otherwise. Positions in a Command count from its first byte, so that the
-// buffer can move under a command that is not whole yet.
+// buffer can move under a command that is not whole yet. Replies, of reply.go, are read into the
+// same buffer, by one record that is in use instead.
 
 // Defaults of [Limits]: what a zero field means. NewParser and Reset read them, and
 // [Command.Parse] at the start of each command; set them before the first parser is made.
@@ -47,6 +48,8 @@ const (
 	maxLine  = 64 << 10 // bytes of a header line without its end, as in Redis
 	maxTotal = 1 << 30  // bytes in a command: Redis's client-query-buffer-limit
 
+	maxDepthRead = 128 // aggregates within each other
+
 	unauthenticatedArgs = 10       // what Redis holds a client to before AUTH
 	unauthenticatedBulk = 16 << 10 // bytes
 )
@@ -55,10 +58,11 @@ const (
 // sought for it. A zero field means the default. They may be changed between two calls of
 // ReadCommand, and hold from the next command on.
 type Limits struct {
-	Args   int // arguments in a multibulk command; default MaxNumArg
-	Bulk   int // bytes in one argument of a multibulk command; default MaxBulkSize
+	Args   int // arguments in a multibulk command; elements in a reply, nested ones too; default MaxNumArg
+	Bulk   int // bytes in one argument of a multibulk command, or one string of a reply; default MaxBulkSize
 	Inline int // bytes in an inline command without its LF; default MaxTelnetLine; negative refuses them
-	Total  int // bytes of one command as it is on the wire; default 1 GiB
+	Total  int // bytes of one command or reply as it is on the wire; default 1 GiB
+	Depth  int // aggregates within each other in a reply; default 128
 
 	// Unauthenticated holds a multibulk command to 10 arguments of 16 KiB each, with an error
 	// text of its own, as Redis does before AUTH when a password is required.
@@ -68,7 +72,7 @@ type Limits struct {
 // equal is ==, which the compiler makes a call of.
 func (l *Limits) equal(m *Limits) bool {
 	return l.Args == m.Args && l.Bulk == m.Bulk && l.Inline == m.Inline && l.Total == m.Total &&
-		l.Unauthenticated == m.Unauthenticated
+		l.Depth == m.Depth && l.Unauthenticated == m.Unauthenticated
 }
 
 // bounds are Limits with their defaults filled in, and what they come to.
@@ -84,6 +88,7 @@ func (l Limits) bounds() bounds {
 	b.Bulk = cmp.Or(l.Bulk, MaxBulkSize)
 	b.Inline = cmp.Or(l.Inline, MaxTelnetLine)
 	b.Total = max(1, min(cmp.Or(l.Total, maxTotal), math.MaxInt32)) // a span has 32 bits
+	b.Depth = cmp.Or(l.Depth, maxDepthRead)
 	b.args, b.bulk = b.Args, b.Bulk
 	if l.Unauthenticated {
 		b.args, b.bulk = min(b.args, unauthenticatedArgs), min(b.bulk, unauthenticatedBulk)
@@ -94,26 +99,50 @@ func (l Limits) bounds() bounds {
 // A span is where an argument stands, counted from the first byte of its base.
 type span struct{ start, end uint32 }
 
+// A partial is what is known of a command or a reply of which a part is there. All positions count
+// from its first byte, so that the bytes can move.
+type partial struct {
+	found []span // so far
+	left  int    // arguments, or elements of an aggregate, still to come; 0 before the count is known
+	pos   int    // of the CR LF that ends what was parsed last
+	bulk  int    // of the payload being waited for; 0 for none
+	need  int    // bytes from the first one without which nothing more can be said
+	seen  int    // bytes searched for the end of a line
+}
+
+// awaitBulk takes the bulk of length bytes whose header's CR LF is at end, or waits for it. It
+// reports whether the bulk is whole.
+func (t *partial) awaitBulk(b []byte, end, length int) (ok bool) {
+	t.bulk = end + 2
+	t.need = t.bulk + length + 2
+	if len(b) < t.need {
+		return false
+	}
+	t.takeBulk()
+	return true
+}
+
+// takeBulk takes the bulk that was waited for.
+func (t *partial) takeBulk() {
+	t.pos = t.need - 2
+	t.found = append(t.found, span{uint32(t.bulk), uint32(t.pos)})
+	t.left--
+	t.bulk = 0
+}
+
 // A Command is one command of a client: its name and arguments.
 //
 // One that a [Parser] returned, and each view of its bytes, is valid until the parser's next
 // ReadCommand, ReadReply or Reset; Clone makes a copy to keep. Every method may be called on a nil
 // *Command: it has no arguments and is the last one.
 type Command struct {
-	n     int     // arguments; 0 until all are there
-	found []span  // where they are in base: an argument is base[start:end]
-	base  []byte  // the command as it came, or line where an inline command had quotes
-	raw   []byte  // in that case, the command as it came
-	p     *Parser // whose command it is
-	last  bool    // without p: what IsLast answers
-
-	// While it is read.
-	left int // arguments still to come; 0 before the count is known
-	pos  int // of the CR LF that ends what was parsed last
-	bulk int // of the payload being waited for; 0 for none
-	need int // bytes from the first one without which nothing more can be said
-	seen int // bytes searched for the end of a line
-	skip int // Parse: bytes of empty commands before this one
+	partial         // where the arguments are in base: one is base[start:end]
+	n       int     // arguments; 0 until all are there
+	base    []byte  // the command as it came, or line where an inline command had quotes
+	raw     []byte  // in that case, the command as it came
+	p       *Parser // whose command it is
+	last    bool    // without p: what IsLast answers
+	skip    int     // Parse: bytes of empty commands before this one
 
 	line  []byte   // an inline command with its quotes taken out
 	views [][]byte // what Args returned
@@ -203,7 +232,8 @@ func (c *Command) Clone() *Command {
 	if c == nil {
 		return nil
 	}
-	k := &Command{found: slices.Clone(c.found[:c.n]), line: bytes.Clone(c.line), last: c.IsLast()}
+	k := &Command{line: bytes.Clone(c.line), last: c.IsLast()}
+	k.found = slices.Clone(c.found[:c.n])
 	k.commit(bytes.Clone(c.Raw()))
 	return k
 }
@@ -413,21 +443,7 @@ func (c *Command) parseBulk(b []byte, lim *bounds) (ok bool, err *ProtocolError)
 	case int64(end)+2+length+2 > int64(lim.Total):
 		return false, ErrTooBig.at(0)
 	}
-	c.bulk = end + 2
-	c.need = c.bulk + int(length) + 2
-	if len(b) < c.need {
-		return false, nil
-	}
-	c.takeBulk()
-	return true, nil
-}
-
-// takeBulk takes the argument that parseBulk waited for.
-func (c *Command) takeBulk() {
-	c.pos = c.need - 2
-	c.found = append(c.found, span{uint32(c.bulk), uint32(c.pos)})
-	c.left--
-	c.bulk = 0
+	return c.awaitBulk(b, end, int(length)), nil
 }
 
 // parseHeader parses a line that begins at start: '*' or '$' and a number. end is where its CR is,
@@ -596,7 +612,7 @@ func unescape(line []byte, i int) (ch byte, last int) {
 	return line[i], i
 }
 
-// A Parser reads commands from a connection. It is not safe for concurrent use, and must not be
+// A Parser reads commands, or replies, from a connection. It is not safe for concurrent use, and must not be
 // copied.
 type Parser struct {
 	// Limits hold for what is read from now on.
@@ -612,6 +628,10 @@ type Parser struct {
 	lim   bounds
 	fault error // found at r, to be returned by the next read; then ErrBroken
 	rdErr error // of rd, to be returned when the bytes that came with it are used up
+
+	reply   *record // made by the first ReadReply
+	replies bool    // what is read, and was last, is a reply
+	quick   bool    // likewise, and the next one can be read without further thought
 
 	home   []byte // small, kept
 	filled bool   // the last read left no room
@@ -652,13 +672,14 @@ func (p *Parser) Reset(r io.Reader) {
 		p.cmds[i].restart()
 		p.cmds[i].p = p
 	}
+	p.readCommands()
 	p.expire()
 	p.rd, p.filled, p.moved = r, false, 0
 	p.lim = p.Limits.bounds()
 	p.fault, p.rdErr = nil, nil
 }
 
-// Buffered returns how many bytes were read and do not belong to a command returned so far.
+// Buffered returns how many bytes were read and do not belong to a command or reply returned so far.
 func (p *Parser) Buffered() int { return p.w - p.r }
 
 // Commands returns the commands of the connection, for a range loop that is the whole server loop.
@@ -683,8 +704,9 @@ func (p *Parser) Commands() iter.Seq2[*Command, error] {
 // of a command. Any other error is the reader's own; nothing is lost by it, and the next call goes
 // on where this one stopped.
 func (p *Parser) ReadCommand() (*Command, error) {
-	if raceEnabled || p.large != nil || cap(p.cmds[p.turn^1].found) > maxKept {
+	if raceEnabled || p.large != nil || p.replies || cap(p.cmds[p.turn^1].found) > maxKept {
 		p.expire()
+		p.readCommands()
 	}
 	for !p.ahead() {
 		if err := p.fill(); err != nil {
@@ -740,11 +762,19 @@ func (p *Parser) ahead() bool {
 // relimit has the bytes that were parsed ahead parsed again under the limits that hold now.
 func (p *Parser) relimit() {
 	p.lim = p.Limits.bounds()
+	p.forget()
+}
+
+// forget gives up what was parsed of what is to come.
+func (p *Parser) forget() {
 	if p.fault != ErrBroken {
 		p.fault = nil
 	}
 	p.next = 0
 	p.cmds[p.turn].restart()
+	if p.reply != nil {
+		p.reply.restart()
+	}
 }
 
 // fill reads once, and gives an error if that brought no bytes.
@@ -791,9 +821,9 @@ func (p *Parser) makeRoom() {
 // grow doubles the buffer, or takes what the argument that is being received needs once a quarter
 // of that is there: memory follows the bytes that came, not a length that was declared.
 func (p *Parser) grow() {
-	c := &p.cmds[p.turn]
+	c, last := p.reading()
 	size := max(2*len(p.buf), minHome)
-	if have := len(p.buf); c.bulk > 0 && c.need > have && c.need/4 <= have && (c.left == 1 || c.need > size) {
+	if have := len(p.buf); c.bulk > 0 && c.need > have && (c.need-c.bulk)/4 <= have && (last || c.need > size) {
 		size = c.need
 	}
 	if size <= maxHome {
@@ -810,15 +840,24 @@ func (p *Parser) grow() {
 	if cap(l.found) > cap(c.found) {
 		c.found, l.found = append(l.found[:0], c.found...), c.found
 	}
-	if cap(l.views) > cap(c.views) {
-		c.views, l.views = l.views[:0], c.views
+	if cmd := &p.cmds[p.turn]; !p.replies && cap(l.views) > cap(cmd.views) {
+		cmd.views, l.views = l.views[:0], cmd.views
 	}
 	copy(l.buf, p.buf[:p.w])
 	p.large, p.buf = l, l.buf
 }
 
-// expire ends the views of the last command, and leaves the large buffer once what is to come fits
-// into the small one.
+// reading returns what is being read, and whether what it waits for is the last of it.
+func (p *Parser) reading() (t *partial, last bool) {
+	if p.replies {
+		return &p.reply.partial, p.reply.left == 1 && len(p.reply.open) <= 1
+	}
+	t = &p.cmds[p.turn].partial
+	return t, t.left == 1
+}
+
+// expire ends the views of the last command or reply, and leaves the large buffer once what is to
+// come fits into the small one.
 func (p *Parser) expire() {
 	past := &p.cmds[p.turn^1]
 	if raceEnabled {
@@ -827,6 +866,9 @@ func (p *Parser) expire() {
 	}
 	past.end()
 	clear(past.views)
+	if p.reply != nil {
+		p.reply.end()
+	}
 	if p.large != nil && p.w-p.r >= len(p.home) {
 		return
 	}
@@ -840,6 +882,9 @@ func (p *Parser) expire() {
 	p.moved += int64(p.r)
 	p.w = copy(p.home, p.buf[p.r:p.w])
 	p.r, p.buf = 0, p.home
+	if p.reply != nil {
+		p.reply.shed(p.large)
+	}
 	p.spare = weak.Make(p.large)
 	p.large = nil
 }
