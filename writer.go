@@ -605,3 +605,66 @@ func appendLine(b []byte, kind byte, s string) []byte {
 	}
 	return append(b, "\r\n"...)
 }
+
+// WriteCommand writes a command: its name and arguments, to be sent to a server. Each is a string,
+// a []byte, or a number of any of Go's types but complex ones, and goes as a bulk string: a float as
+// the shortest decimal that reads back the same, a nil []byte as an empty string. Any other value,
+// and a command of nothing, to which no server replies, is refused with an error before a byte is
+// written, and w goes on.
+//
+// Commands that are written before Flush go as a pipeline.
+func (w *Writer) WriteCommand(args ...any) error {
+	if len(args) == 0 {
+		return errors.New("redisproto: a command without a name cannot be written")
+	}
+	for _, v := range args {
+		switch v.(type) {
+		case string, []byte, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64:
+		default:
+			return fmt.Errorf("redisproto: a value of type %T cannot be an argument of a command", v)
+		}
+	}
+	return writeArray(w, args, (*Writer).writeArg)
+}
+
+// writeArg writes a value that WriteCommand has passed.
+func (w *Writer) writeArg(v any) error {
+	var digits [32]byte
+	num := digits[:0]
+	switch v := v.(type) {
+	case string:
+		return w.WriteBulkString(v)
+	case []byte:
+		if v == nil {
+			v = []byte{}
+		}
+		return w.WriteBulk(v)
+	case int:
+		num = strconv.AppendInt(num, int64(v), 10)
+	case int8:
+		num = strconv.AppendInt(num, int64(v), 10)
+	case int16:
+		num = strconv.AppendInt(num, int64(v), 10)
+	case int32:
+		num = strconv.AppendInt(num, int64(v), 10)
+	case int64:
+		num = strconv.AppendInt(num, v, 10)
+	case uint:
+		num = strconv.AppendUint(num, uint64(v), 10)
+	case uint8:
+		num = strconv.AppendUint(num, uint64(v), 10)
+	case uint16:
+		num = strconv.AppendUint(num, uint64(v), 10)
+	case uint32:
+		num = strconv.AppendUint(num, uint64(v), 10)
+	case uint64:
+		num = strconv.AppendUint(num, v, 10)
+	case float32:
+		num = appendFloat(num, float64(v), 32)
+	case float64:
+		num = appendFloat(num, v, 64)
+	}
+	buf := appendHead(w.room(maxHead+len(num)+2), '$', int64(len(num)))
+	buf = append(buf, num...)
+	return w.send(append(buf, "\r\n"...))
+}
