@@ -251,11 +251,16 @@ func (c *Command) Parse(b []byte) (n int, err error) {
 		return 0, errors.New("redisproto: Parse of a nil *Command")
 	}
 	c.last = true
-	c.end()
 	if n = c.parseSimple(b, MaxNumArg, MaxBulkSize, maxTotal); n > 0 {
 		c.commit(b[:n:n])
 		return n, nil
 	}
+	return c.parseNext(b)
+}
+
+// parseNext is Parse for any command.
+func (c *Command) parseNext(b []byte) (n int, err error) {
+	c.end()
 	lim := Limits{}.bounds()
 	for c.skip < len(b) {
 		n, err := c.parse(b[c.skip:], &lim)

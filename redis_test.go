@@ -171,7 +171,7 @@ var (
 )
 
 var (
-	errDropped = errors.New("POST or Host:")
+	errDropped = errors.New("POST or Host")
 	errQuit    = errors.New("QUIT")
 )
 
