@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// results holds what was measured: the lines of the benchmarks, and their values.
+type results struct {
+	text   strings.Builder
+	head   map[string]bool // configuration lines that text has
+	names  []string        // of benchmarks, in order
+	values map[string]map[string][]float64
+	cpu    string
+}
+
+var procs = regexp.MustCompile(`-\d+$`)
+
+// record keeps a line. It reports false for one that is no result and no configuration.
+func (r *results) record(line string) bool {
+	if r.values == nil {
+		r.values, r.head = make(map[string]map[string][]float64), make(map[string]bool)
+	}
+	if key, value, ok := strings.Cut(line, ": "); ok && slices.Contains([]string{"goos", "goarch", "pkg", "cpu"}, key) {
+		if key == "cpu" {
+			r.cpu = value
+		}
+		if !r.head[line] {
+			r.head[line] = true
+			r.text.WriteString(line + "\n")
+		}
+		return true
+	}
+	fields := strings.Fields(line)
+	if !strings.HasPrefix(line, "Benchmark") || len(fields) < 4 {
+		return false
+	}
+	name := procs.ReplaceAllString(fields[0], "")
+	if r.values[name] == nil {
+		r.values[name] = make(map[string][]float64)
+		r.names = append(r.names, name)
+	}
+	for i := 2; i+1 < len(fields); i += 2 {
+		v, err := strconv.ParseFloat(fields[i], 64)
+		if err != nil {
+			return false
+		}
+		r.values[name][fields[i+1]] = append(r.values[name][fields[i+1]], v)
+	}
+	r.text.WriteString(line + "\n")
+	return true
+}
+
+// median is 0 for what was not measured.
+func (r *results) median(name, unit string) float64 {
+	v := slices.Sorted(slices.Values(r.values[name][unit]))
+	if len(v) == 0 {
+		return 0
+	}
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// table has a row for each part between a benchmark's name and its last element, which are the
+// columns. cell is given a benchmark, and the one in the same row whose column is base.
+func (r *results) table(bench, base string, cell func(name, base string) string) string {
+	var rows, cols []string
+	for _, name := range r.names {
+		if !strings.HasPrefix(name, bench+"/") {
+			continue
+		}
+		i := strings.LastIndexByte(name, '/')
+		if row := name[:i]; !slices.Contains(rows, row) {
+			rows = append(rows, row)
+		}
+		if col := name[i:]; !slices.Contains(cols, col) {
+			cols = append(cols, col)
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| |")
+	for _, col := range cols {
+		_, label, _ := strings.Cut(col, "=")
+		b.WriteString(" " + label + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(cols)) + "\n")
+	for _, row := range rows {
+		b.WriteString("| " + strings.ReplaceAll(strings.TrimPrefix(row, bench+"/"), "/", ", ") + " |")
+		for _, col := range cols {
+			text := "–"
+			if r.values[row+col] != nil {
+				text = cell(row+col, row+base)
+			}
+			b.WriteString(" " + text + " |")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func (r *results) markdown() (string, error) {
+	modules, err := output("go", "list", "-m", "-f", `{{if not (or .Main .Indirect .Replace)}}{{.Path}} {{.Version}}{{end}}`, "all")
+	if err != nil {
+		return "", err
+	}
+	redis, err := output("redis-server", "--version")
+	if err != nil {
+		return "", err
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("# Measured\n\nBy `go run ./cmd/bench`, %s, on %d cores of %s, Linux %s, with %s.",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), r.cpu, strings.TrimSpace(string(kernel)), runtime.Version())
+	if *quick {
+		p("\n**A quick run: rough figures.**")
+	}
+	p("\n%s, redis-server %s.", strings.Join(strings.Fields(strings.ReplaceAll(strings.TrimSpace(modules), "\n", ",\n")), " "),
+		strings.TrimPrefix(strings.Fields(redis)[2], "v="))
+	p("Medians. A cell has the time, in brackets how many times that of redisproto (or of ready, or of null), MB/s, and allocations.")
+
+	in := func(title, bench, base string) { p("\n## %s\n\n%s", title, r.table(bench, base, r.inProcess)) }
+	in("Reading commands", "BenchmarkCommand", "/impl=redisproto")
+	in("One command of 50,000 arguments", "BenchmarkPieces", "/impl=redisproto")
+	in("Large values", "BenchmarkLarge", "/impl=ready")
+	in("Commands in bytes that are there", "BenchmarkParse", "/impl=redisproto")
+	in("Writing replies", "BenchmarkWriter", "/impl=redisproto")
+	in("Reading 100 replies", "BenchmarkReply", "/impl=redisproto")
+
+	p("\n## Servers\n\nredis-benchmark, SET of 64 bytes, %d connections. Requests per second:\n", clients)
+	p("%s\nProcessor time per request, user + system:\n", r.table("BenchmarkServer", "/server=null", func(name, _ string) string {
+		return fmt.Sprintf("%.0f", r.median(name, "req/s"))
+	}))
+	p("%s", r.table("BenchmarkServer", "/server=null", func(name, base string) string {
+		return fmt.Sprintf("%s (%.2f×): %s + %s", duration(r.median(name, "cpu-ns/op")),
+			r.median(name, "cpu-ns/op")/r.median(base, "cpu-ns/op"),
+			duration(r.median(name, "user-ns/op")), duration(r.median(name, "sys-ns/op")))
+	}))
+	p("Memory that the server takes from the system for each idle connection, in bytes:\n\n%s",
+		r.table("BenchmarkIdle", "/server=redisproto", func(name, _ string) string {
+			return fmt.Sprintf("%.0f", r.median(name, "B/conn"))
+		}))
+	return strings.TrimSpace(b.String()) + "\n", nil
+}
+
+func (r *results) inProcess(name, base string) string {
+	ns, ratio := r.median(name, "ns/op"), ""
+	if of := r.median(base, "ns/op"); of > 0 && name != base {
+		ratio = fmt.Sprintf(" (%.3g×)", ns/of)
+	}
+	return fmt.Sprintf("%s%s, %.3g MB/s, %.0f", duration(ns), ratio, r.median(name, "MB/s"), r.median(name, "allocs/op"))
+}
+
+// duration gives three digits of a time in nanoseconds.
+func duration(ns float64) string {
+	for _, unit := range []string{"ns", "µs", "ms"} {
+		if ns < 1000 {
+			return fmt.Sprintf("%.3g %s", ns, unit)
+		}
+		ns /= 1000
+	}
+	return fmt.Sprintf("%.3g s", ns)
+}
