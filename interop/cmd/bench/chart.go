@@ -9,8 +9,8 @@ import (
 // longest bar.
 type panel struct {
 	title  string
-	bench  string // with %s for the group, up to the last element
-	groups []string
+	bench  string      // with %s for the group, up to the last element
+	groups [][2]string // name and label
 	bars   []string
 	value  func(name string) float64
 	label  func(v float64) string
@@ -18,17 +18,19 @@ type panel struct {
 
 // svg draws the chart, on no background and in tones that can be read on a light and a dark one.
 func (r *results) svg() string {
-	const width, left, bar, line = 760, 150, 430, 18
+	const width, left, bar, line = 760, 180, 450, 18
 	impls := []string{"redisproto", "redcon", "tidwall-resp", "miniredis"}
 	servers := []string{"redisproto", "redcon", "redis-server", "null"}
+	commands := [][2]string{{"get", "GET"}, {"set", "SET, 64 B"}, {"mset10", "MSET of 10"}}
+	pipelines := [][2]string{{"1", "pipeline 1"}, {"16", "pipeline 16"}, {"128", "pipeline 128"}}
 	panels := []panel{
-		{"Commands read in a second, pipelined", "BenchmarkCommand/cmd=%s/pipeline=16k/impl=", []string{"get", "set", "mset10"}, impls,
+		{"Commands read in a second, pipelined", "BenchmarkCommand/cmd=%s/pipeline=16k/impl=", commands, impls,
 			func(name string) float64 { return 1e3 / r.median(name, "ns/op") },
-			func(v float64) string { return fmt.Sprintf("%.3g million", v) }},
-		{"Requests per second, redis-benchmark with 32 connections", "BenchmarkServer/pipeline=%s/server=", []string{"1", "16", "128"}, servers,
+			func(v float64) string { return digits(v) + " million" }},
+		{"Requests per second, redis-benchmark with 32 connections", "BenchmarkServer/pipeline=%s/server=", pipelines, servers,
 			func(name string) float64 { return r.median(name, "req/s") / 1e3 },
-			func(v float64) string { return fmt.Sprintf("%.3g thousand", v) }},
-		{"The server's processor time per request: less is better", "BenchmarkServer/pipeline=%s/server=", []string{"1", "16", "128"}, servers,
+			func(v float64) string { return digits(v) + " thousand" }},
+		{"The server's processor time per request: less is better", "BenchmarkServer/pipeline=%s/server=", pipelines, servers,
 			func(name string) float64 { return r.median(name, "cpu-ns/op") }, duration},
 	}
 	var b strings.Builder
@@ -43,17 +45,11 @@ func (r *results) svg() string {
 		for _, group := range p.groups {
 			most := 0.0
 			for _, name := range p.bars {
-				most = max(most, p.value(fmt.Sprintf(p.bench, group)+name))
+				most = max(most, p.value(fmt.Sprintf(p.bench, group[0])+name))
 			}
-			_, key, _ := strings.Cut(p.bench, "/")
-			key, _, _ = strings.Cut(key, "=")
-			if key == "cmd" {
-				text(0, "", strings.ToUpper(group))
-			} else {
-				text(0, "", key+" "+group)
-			}
+			text(0, "", group[1])
 			for _, name := range p.bars {
-				v := p.value(fmt.Sprintf(p.bench, group) + name)
+				v := p.value(fmt.Sprintf(p.bench, group[0]) + name)
 				text(left-8, "name", name)
 				w := max(1, int(v/most*bar))
 				fmt.Fprintf(&b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" class=\"%s\"/>\n", left, y+2, w, line-5, name)
@@ -65,7 +61,7 @@ func (r *results) svg() string {
 	}
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%[1]d" height="%[2]d">
 <style>
-text { font: 12px system-ui, sans-serif; fill: #75808c }
+text { font: 12px system-ui, sans-serif; fill: #717c88 }
 .title { font-weight: bold; font-size: 14px }
 .name { text-anchor: end }
 rect { fill: #8b95a1 }

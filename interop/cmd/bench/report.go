@@ -127,7 +127,9 @@ func (r *results) markdown() (string, error) {
 		strings.TrimPrefix(strings.Fields(redis)[2], "v="))
 	p("Medians. A cell has the time, in brackets how many times that of redisproto (or of ready, or of null), MB/s, and allocations.")
 
-	in := func(title, bench, base string) { p("\n## %s\n\n%s", title, r.table(bench, base, r.inProcess)) }
+	in := func(title, bench, base string) {
+		p("\n## %s\n\n%s", title, strings.TrimSpace(r.table(bench, base, r.inProcess)))
+	}
 	in("Reading commands", "BenchmarkCommand", "/impl=redisproto")
 	in("One command of 50,000 arguments", "BenchmarkPieces", "/impl=redisproto")
 	in("Large values", "BenchmarkLarge", "/impl=ready")
@@ -154,18 +156,26 @@ func (r *results) markdown() (string, error) {
 func (r *results) inProcess(name, base string) string {
 	ns, ratio := r.median(name, "ns/op"), ""
 	if of := r.median(base, "ns/op"); of > 0 && name != base {
-		ratio = fmt.Sprintf(" (%.3g×)", ns/of)
+		ratio = fmt.Sprintf(" (%s×)", digits(ns/of))
 	}
-	return fmt.Sprintf("%s%s, %.3g MB/s, %.0f", duration(ns), ratio, r.median(name, "MB/s"), r.median(name, "allocs/op"))
+	return fmt.Sprintf("%s%s, %s MB/s, %.0f", duration(ns), ratio, digits(r.median(name, "MB/s")), r.median(name, "allocs/op"))
+}
+
+// digits gives three digits of a number, or all that stand before the point.
+func digits(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // duration gives three digits of a time in nanoseconds.
 func duration(ns float64) string {
 	for _, unit := range []string{"ns", "µs", "ms"} {
-		if ns < 1000 {
-			return fmt.Sprintf("%.3g %s", ns, unit)
+		if ns < 999.5 {
+			return fmt.Sprintf("%s %s", digits(ns), unit)
 		}
 		ns /= 1000
 	}
-	return fmt.Sprintf("%.3g s", ns)
+	return digits(ns) + " s"
 }

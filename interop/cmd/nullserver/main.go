@@ -15,36 +15,40 @@ func main() {
 	size := flag.Int("size", 14, "bytes of a request")
 	reply := flag.String("reply", "+PONG\r\n", "the reply to each")
 	flag.Parse()
+	replies := bytes.Repeat([]byte(*reply), maxBuf / *size + 1)
 	listener, err := net.Listen("tcp", *addr)
 	for err == nil {
 		var conn net.Conn
 		if conn, err = listener.Accept(); err == nil {
-			go serve(conn, *size, []byte(*reply))
+			go serve(conn, *size, len(*reply), replies)
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }
 
-func serve(conn net.Conn, size int, reply []byte) {
+// A connection's buffer grows as the library's does, so that both read as much at a time.
+const minBuf, maxBuf = 1 << 10, 32 << 10 // bytes
+
+// serve sends one of replies, each of n bytes, for each size bytes received.
+func serve(conn net.Conn, size, n int, replies []byte) {
 	defer conn.Close()
-	buf := make([]byte, 1<<10) // grows as the library's does
-	replies := bytes.Repeat(reply, 32<<10/size+1)
+	buf := make([]byte, minBuf)
 	for have := 0; ; have %= size {
-		n, err := conn.Read(buf)
+		got, err := conn.Read(buf)
 		if err != nil {
 			return
 		}
-		if bytes.Contains(buf[:min(n, 20)], []byte("CONFIG")) { // redis-benchmark asks once
+		if bytes.Contains(buf[:min(got, 20)], []byte("CONFIG")) { // redis-benchmark asks once
 			conn.Write([]byte("-ERR unknown command\r\n"))
 			return
 		}
-		have += n
-		if _, err := conn.Write(replies[:have/size*len(reply)]); err != nil {
+		have += got
+		if _, err := conn.Write(replies[:have/size*n]); err != nil {
 			return
 		}
-		if n == len(buf) && n < 32<<10 {
-			buf = make([]byte, 2*n)
+		if got == len(buf) && got < maxBuf {
+			buf = make([]byte, 2*got)
 		}
 	}
 }
