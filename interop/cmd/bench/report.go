@@ -116,10 +116,11 @@ func (r *results) markdown() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	version, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Measured\n\nBy `go run ./cmd/bench`, %s, on %d cores of %s, Linux %s, with %s.",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), r.cpu, strings.TrimSpace(string(kernel)), runtime.Version())
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), r.cpu, version, runtime.Version())
 	if *quick {
 		p("\n**A quick run: rough figures.**")
 	}
