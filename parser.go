@@ -732,14 +732,14 @@ func (p *Parser) ReadCommand() (*Command, error) {
 
 // ahead reports whether the buffer holds a whole command or a protocol error, and parses up to there.
 func (p *Parser) ahead() bool {
+	if p.r == p.w {
+		return false
+	}
 	if !p.Limits.equal(&p.lim.of) {
 		p.relimit()
 	}
 	if p.next > 0 || p.fault != nil {
 		return true
-	}
-	if p.r == p.w {
-		return false
 	}
 	c := &p.cmds[p.turn]
 	if p.next = c.parseSimple(p.buf[p.r:p.w], p.lim.args, p.lim.bulk, p.lim.Total); p.next > 0 {
@@ -813,11 +813,13 @@ func (p *Parser) fill() error {
 
 // makeRoom moves what is to come to the front of the buffer, and gives it a larger one if it is full.
 func (p *Parser) makeRoom() {
-	if p.r > 0 {
-		p.moved += int64(p.r)
+	p.moved += int64(p.r)
+	if p.r == p.w {
+		p.w = 0
+	} else if p.r > 0 {
 		p.w = copy(p.buf, p.buf[p.r:p.w])
-		p.r = 0
 	}
+	p.r = 0
 	if p.filled && len(p.buf) < maxHome || p.w == len(p.buf) {
 		p.grow()
 	}
