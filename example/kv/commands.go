@@ -137,7 +137,7 @@ func (c *client) execute(cmd *redisproto.Command) error {
 	switch {
 	case k.arity > 0 && n != k.arity || n < -k.arity:
 		return c.w.WriteError(arityError(k.name))
-	case !c.authed && !k.open:
+	case c.parser.Limits.Unauthenticated && !k.open:
 		return c.w.WriteError("NOAUTH Authentication required.")
 	case len(c.subs) > 0 && !k.push && c.w.Protocol() == 2:
 		return c.w.WriteError("ERR Can't execute '" + k.name + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
@@ -190,18 +190,12 @@ func quit(c *client, cmd *redisproto.Command) error {
 }
 
 func reset(c *client, cmd *redisproto.Command) error {
-	c.srv.pubsub.leave(c, false)
+	c.srv.pubsub.leaveAll(c)
 	c.deliver()
 	c.w.SetProtocol(2)
 	c.db, c.name = 0, ""
-	c.setAuthed(c.srv.password == "")
+	c.parser.Limits.Unauthenticated = c.srv.password != ""
 	return c.w.WriteSimpleString("RESET")
-}
-
-// setAuthed notes whether the client has given the password; until then it may not send much.
-func (c *client) setAuthed(ok bool) {
-	c.authed = ok
-	c.parser.Limits.Unauthenticated = !ok
 }
 
 // authenticate checks the password of the one user that there is. The comparison takes the same
@@ -213,7 +207,7 @@ func (c *client) authenticate(user, password []byte) bool {
 		ok = subtle.ConstantTimeCompare(got[:], want[:]) == 1 && ok
 	}
 	if ok {
-		c.setAuthed(true)
+		c.parser.Limits.Unauthenticated = false
 	} else {
 		c.log.Warn("authentication failed")
 	}
@@ -268,7 +262,7 @@ func hello(c *client, cmd *redisproto.Command) error {
 			return c.w.WriteError("ERR Syntax error in HELLO option '" + cut(cmd.Get(i), math.MaxInt) + "'")
 		}
 	}
-	if !c.authed {
+	if c.parser.Limits.Unauthenticated {
 		return c.w.WriteError("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time")
 	}
 	c.w.SetProtocol(protocol)
@@ -431,7 +425,7 @@ func (s *server) info() [][]string {
 			line("arch_bits", strconv.IntSize), line("uptime_in_seconds", int(time.Since(s.started).Seconds()))},
 		{"Clients", line("connected_clients", clients), line("maxclients", s.maxClients)},
 		{"Memory", line("used_memory", mem.HeapAlloc+mem.StackInuse)},
-		{"Stats", line("total_connections_received", s.served.Load()), line("rejected_connections", s.refused.Load())},
+		{"Stats", line("rejected_connections", s.refused.Load())},
 		{"Replication", line("role", "master"), line("connected_slaves", 0)},
 		{"Cluster", line("cluster_enabled", 0)},
 		keyspace,

@@ -2,12 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"sync"
@@ -34,11 +34,9 @@ type server struct {
 
 	pubsub pubsub
 
-	clock     atomic.Int64 // nanoseconds since started, to a tenth of a second
 	clientsMu sync.Mutex
 	clients   map[*client]struct{}
 	lastID    int64
-	served    atomic.Int64 // connections accepted
 	refused   atomic.Int64 // connections over maxClients
 	draining  atomic.Bool
 }
@@ -56,9 +54,7 @@ func newServer(cfg config, log *slog.Logger) *server {
 // answered, and they are closed.
 func (s *server) serve(ctx context.Context, l net.Listener) {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	stopped := make(chan struct{})
-	defer close(stopped)
-	go s.tick(stopped)
+	go s.sweep(ctx)
 	var conns sync.WaitGroup
 	for full := false; ; {
 		conn, err := l.Accept()
@@ -91,14 +87,13 @@ func (s *server) serve(ctx context.Context, l net.Listener) {
 	s.drain(&conns)
 }
 
-// tick does what is due from time to time.
-func (s *server) tick(stopped <-chan struct{}) {
+// sweep removes expired keys from time to time.
+func (s *server) sweep(ctx context.Context) {
 	for t := time.Tick(100 * time.Millisecond); ; {
 		select {
 		case <-t:
-			s.clock.Store(int64(time.Since(s.started)))
 			s.expire()
-		case <-stopped:
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -114,21 +109,14 @@ func (s *server) drain(conns *sync.WaitGroup) {
 	s.log.Info("draining", "clients", len(s.clients))
 	s.clientsMu.Unlock()
 
-	done := make(chan struct{})
-	go func() {
-		conns.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(s.drainTimeout):
+	defer time.AfterFunc(s.drainTimeout, func() {
 		s.clientsMu.Lock()
+		defer s.clientsMu.Unlock()
 		for c := range s.clients {
 			c.kill("it does not take its last replies")
 		}
-		s.clientsMu.Unlock()
-		<-done
-	}
+	}).Stop()
+	conns.Wait()
 	s.log.Info("stopped")
 }
 
@@ -145,12 +133,11 @@ func (s *server) admit(conn net.Conn) *client {
 		conn.Close()
 		return nil
 	}
-	s.served.Add(1)
 	s.lastID++
-	c := &client{srv: s, conn: conn, id: s.lastID, authed: s.password == "", armed: math.MinInt64 / 2}
+	c := &client{srv: s, conn: conn, id: s.lastID, subs: map[string]struct{}{}}
 	c.log = s.log.With("client", c.id, "addr", conn.RemoteAddr().String())
 	c.parser = redisproto.NewParser(c)
-	c.parser.Limits.Unauthenticated = !c.authed
+	c.parser.Limits.Unauthenticated = s.password != ""
 	c.w = redisproto.NewWriter(bufio.NewWriterSize((*output)(c), replyBuffer))
 	s.clients[c] = struct{}{}
 	return c
@@ -163,20 +150,17 @@ type client struct {
 	conn   net.Conn
 	parser *redisproto.Parser
 
-	id     int64
-	name   string
-	db     int
-	authed bool
-	subs   map[string]struct{} // channels
+	id   int64
+	name string
+	db   int
+	subs map[string]struct{} // channels
 
 	// writing guards w. The loop holds it from the first command of a pipeline to the flush
 	// after the last, so never while it waits for requests; in between, messages are delivered.
 	writing sync.Mutex
 	w       *redisproto.Writer
-	armed   int64 // srv.clock when the write deadline was set
-
-	mail   mail        // guarded by srv.pubsub.mu
-	killed atomic.Bool // by anyone
+	armed   time.Time // when the write deadline was set
+	mail    mail      // guarded by srv.pubsub.mu
 }
 
 var (
@@ -188,7 +172,7 @@ var (
 func (c *client) serve() {
 	c.log.Debug("connected")
 	err := c.loop()
-	c.srv.pubsub.leave(c, true)
+	c.srv.pubsub.leaveAll(c)
 	c.conn.Close()
 	c.srv.clientsMu.Lock()
 	delete(c.srv.clients, c)
@@ -196,47 +180,28 @@ func (c *client) serve() {
 	c.log.Debug("closed", "reason", err)
 }
 
-// loop reads and answers, one pipeline after the other.
+// loop reads and answers, one pipeline after the other. Only the first read of each may wait.
 func (c *client) loop() error {
 	for {
 		cmd, err := c.parser.ReadCommand()
 		c.writing.Lock()
-		if err == nil {
-			err = c.pipeline(cmd)
+		for err == nil {
+			if err = c.execute(cmd); err != nil || cmd.IsLast() {
+				break
+			}
+			cmd, err = c.parser.ReadCommand()
 		}
-		err = c.finish(err)
+		if pe, ok := err.(*redisproto.ProtocolError); ok {
+			c.w.WriteError(pe.Error())
+		}
+		if err != errDrop {
+			err = cmp.Or(err, c.w.Flush())
+		}
 		c.writing.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-}
-
-// pipeline answers the commands that have been received, of which cmd is the first. The reads in it
-// do not wait.
-func (c *client) pipeline(cmd *redisproto.Command) (err error) {
-	for {
-		if err = c.execute(cmd); err != nil || cmd.IsLast() {
-			return err
-		}
-		if cmd, err = c.parser.ReadCommand(); err != nil {
-			return err
-		}
-	}
-}
-
-// finish flushes the replies of a pipeline that ended with err, which it returns.
-func (c *client) finish(err error) error {
-	if pe, ok := err.(*redisproto.ProtocolError); ok {
-		c.w.WriteError(pe.Error())
-	}
-	if err == errDrop {
-		return err
-	}
-	if ferr := c.w.Flush(); ferr != nil {
-		return ferr
-	}
-	return err
 }
 
 // Read is the parser's. It holds the client to the idle timeout, from one piece of input to the
@@ -262,11 +227,11 @@ type output client
 
 func (o *output) Write(b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
-		var k int
-		if t := o.srv.clock.Load(); t > o.armed+int64(o.srv.writeTimeout/8) { // to set it each time costs
-			o.armed = t
-			o.conn.SetWriteDeadline(time.Now().Add(o.srv.writeTimeout))
+		if now := time.Now(); now.Sub(o.armed) > o.srv.writeTimeout/8 { // to set it each time costs
+			o.armed = now
+			o.conn.SetWriteDeadline(now.Add(o.srv.writeTimeout))
 		}
+		var k int
 		k, err = o.conn.Write(b[n:min(len(b), n+writeChunk)])
 		n += k
 	}
@@ -279,9 +244,6 @@ func (o *output) Write(b []byte) (n int, err error) {
 // kill closes the connection from outside its loop, which then ends. It does not wait for the peer,
 // as closing a tls.Conn might.
 func (c *client) kill(why string) {
-	if c.killed.Swap(true) {
-		return
-	}
 	c.log.Warn("closing client", "why", why)
 	if t, ok := c.conn.(*tls.Conn); ok {
 		t.NetConn().Close()
