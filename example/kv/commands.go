@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
-	"math"
 	"path"
 	"runtime"
 	"slices"
@@ -27,8 +26,8 @@ type command struct {
 	data  func(*db, *redisproto.Command) reply
 	conn  func(*client, *redisproto.Command) error
 
-	first, last, step int // which arguments are keys, for COMMAND
-
+	most int                 // arguments with the name, if arity says only how few
+	keys [3]int              // first, last and step, for COMMAND
 	open bool                // also before AUTH
 	push bool                // also for a subscriber in RESP2
 	sub  map[string]*command // CLIENT ID and so on, by the second word
@@ -38,8 +37,9 @@ type command struct {
 var commands map[string]*command
 
 func init() {
+	one, all := [3]int{1, 1, 1}, [3]int{1, -1, 1}
 	commands = table([]*command{
-		{name: "ping", arity: -1, conn: ping, push: true},
+		{name: "ping", arity: -1, most: 2, conn: ping, push: true},
 		{name: "echo", arity: 2, conn: echo},
 		{name: "hello", arity: -1, conn: hello, open: true},
 		{name: "auth", arity: -2, conn: auth, open: true},
@@ -63,47 +63,47 @@ func init() {
 		{name: "dbsize", arity: 1, data: dbsize},
 		{name: "flushall", arity: -1, conn: flushAll},
 
-		{name: "set", arity: -3, data: set, first: 1, last: 1, step: 1},
-		{name: "get", arity: 2, data: get, first: 1, last: 1, step: 1},
-		{name: "mget", arity: -2, data: mget, first: 1, last: -1, step: 1},
-		{name: "mset", arity: -3, data: mset, first: 1, last: -1, step: 2},
-		{name: "incr", arity: 2, data: incr, first: 1, last: 1, step: 1},
-		{name: "incrby", arity: 3, data: incrby, first: 1, last: 1, step: 1},
-		{name: "decr", arity: 2, data: decr, first: 1, last: 1, step: 1},
-		{name: "append", arity: 3, data: appendText, first: 1, last: 1, step: 1},
-		{name: "strlen", arity: 2, data: strlen, first: 1, last: 1, step: 1},
-		{name: "del", arity: -2, data: del, first: 1, last: -1, step: 1},
-		{name: "exists", arity: -2, data: exists, first: 1, last: -1, step: 1},
-		{name: "type", arity: 2, data: typeOf, first: 1, last: 1, step: 1},
-		{name: "expire", arity: -3, data: expire, first: 1, last: 1, step: 1},
-		{name: "pexpire", arity: -3, data: pexpire, first: 1, last: 1, step: 1},
-		{name: "ttl", arity: 2, data: ttl, first: 1, last: 1, step: 1},
-		{name: "pttl", arity: 2, data: pttl, first: 1, last: 1, step: 1},
-		{name: "persist", arity: 2, data: persist, first: 1, last: 1, step: 1},
+		{name: "set", arity: -3, data: setText, keys: one},
+		{name: "get", arity: 2, data: get, keys: one},
+		{name: "mget", arity: -2, data: mget, keys: all},
+		{name: "mset", arity: -3, data: mset, keys: [3]int{1, -1, 2}},
+		{name: "incr", arity: 2, data: incr, keys: one},
+		{name: "incrby", arity: 3, data: incrby, keys: one},
+		{name: "decr", arity: 2, data: decr, keys: one},
+		{name: "append", arity: 3, data: appendText, keys: one},
+		{name: "strlen", arity: 2, data: strlen, keys: one},
+		{name: "del", arity: -2, data: del, keys: all},
+		{name: "exists", arity: -2, data: exists, keys: all},
+		{name: "type", arity: 2, data: typeOf, keys: one},
+		{name: "expire", arity: -3, data: expire, keys: one},
+		{name: "pexpire", arity: -3, data: pexpire, keys: one},
+		{name: "ttl", arity: 2, data: ttl, keys: one},
+		{name: "pttl", arity: 2, data: pttl, keys: one},
+		{name: "persist", arity: 2, data: persist, keys: one},
 
-		{name: "lpush", arity: -3, data: lpush, first: 1, last: 1, step: 1},
-		{name: "rpush", arity: -3, data: rpush, first: 1, last: 1, step: 1},
-		{name: "lpop", arity: -2, data: lpop, first: 1, last: 1, step: 1},
-		{name: "rpop", arity: -2, data: rpop, first: 1, last: 1, step: 1},
-		{name: "llen", arity: 2, data: llen, first: 1, last: 1, step: 1},
-		{name: "lrange", arity: 4, data: lrange, first: 1, last: 1, step: 1},
-		{name: "sadd", arity: -3, data: sadd, first: 1, last: 1, step: 1},
-		{name: "srem", arity: -3, data: srem, first: 1, last: 1, step: 1},
-		{name: "spop", arity: -2, data: spop, first: 1, last: 1, step: 1},
-		{name: "scard", arity: 2, data: scard, first: 1, last: 1, step: 1},
-		{name: "sismember", arity: 3, data: sismember, first: 1, last: 1, step: 1},
-		{name: "smembers", arity: 2, data: smembers, first: 1, last: 1, step: 1},
-		{name: "hset", arity: -4, data: hset, first: 1, last: 1, step: 1},
-		{name: "hget", arity: 3, data: hget, first: 1, last: 1, step: 1},
-		{name: "hdel", arity: -3, data: hdel, first: 1, last: 1, step: 1},
-		{name: "hlen", arity: 2, data: hlen, first: 1, last: 1, step: 1},
-		{name: "hgetall", arity: 2, data: hgetall, first: 1, last: 1, step: 1},
-		{name: "zadd", arity: -4, data: zadd, first: 1, last: 1, step: 1},
-		{name: "zscore", arity: 3, data: zscore, first: 1, last: 1, step: 1},
-		{name: "zcard", arity: 2, data: zcard, first: 1, last: 1, step: 1},
-		{name: "zrange", arity: -4, data: zrange, first: 1, last: 1, step: 1},
-		{name: "zrem", arity: -3, data: zrem, first: 1, last: 1, step: 1},
-		{name: "zpopmin", arity: -2, data: zpopmin, first: 1, last: 1, step: 1},
+		{name: "lpush", arity: -3, data: lpush, keys: one},
+		{name: "rpush", arity: -3, data: rpush, keys: one},
+		{name: "lpop", arity: -2, most: 3, data: lpop, keys: one},
+		{name: "rpop", arity: -2, most: 3, data: rpop, keys: one},
+		{name: "llen", arity: 2, data: size[*list], keys: one},
+		{name: "lrange", arity: 4, data: lrange, keys: one},
+		{name: "sadd", arity: -3, data: sadd, keys: one},
+		{name: "srem", arity: -3, data: remove[*set], keys: one},
+		{name: "spop", arity: -2, data: spop, keys: one},
+		{name: "scard", arity: 2, data: size[*set], keys: one},
+		{name: "sismember", arity: 3, data: sismember, keys: one},
+		{name: "smembers", arity: 2, data: smembers, keys: one},
+		{name: "hset", arity: -4, data: hset, keys: one},
+		{name: "hget", arity: 3, data: hget, keys: one},
+		{name: "hdel", arity: -3, data: remove[hash], keys: one},
+		{name: "hlen", arity: 2, data: size[hash], keys: one},
+		{name: "hgetall", arity: 2, data: hgetall, keys: one},
+		{name: "zadd", arity: -4, data: zadd, keys: one},
+		{name: "zscore", arity: 3, data: zscore, keys: one},
+		{name: "zcard", arity: 2, data: size[*zset], keys: one},
+		{name: "zrange", arity: -4, data: zrange, keys: one},
+		{name: "zrem", arity: -3, data: remove[*zset], keys: one},
+		{name: "zpopmin", arity: -2, data: zpopmin, keys: one},
 
 		{name: "subscribe", arity: -2, conn: subscribe, push: true},
 		{name: "unsubscribe", arity: -1, conn: unsubscribe, push: true},
@@ -135,7 +135,7 @@ func (c *client) execute(cmd *redisproto.Command) error {
 		k = sub
 	}
 	switch {
-	case k.arity > 0 && n != k.arity || n < -k.arity:
+	case k.arity > 0 && n != k.arity, n < -k.arity, k.most > 0 && n > k.most:
 		return c.w.WriteError(arityError(k.name))
 	case c.parser.Limits.Unauthenticated && !k.open:
 		return c.w.WriteError("NOAUTH Authentication required.")
@@ -164,16 +164,17 @@ func (c *client) unknown(cmd *redisproto.Command) error {
 	return c.w.WriteError("ERR unknown command '" + cut(cmd.Get(0), 128) + "', with args beginning with: " + string(args))
 }
 
-// cut gives the first n bytes of b, as far as C sees them: up to a NUL.
-func cut(b []byte, n int) string {
-	b, _, _ = bytes.Cut(b[:min(n, len(b))], []byte{0})
+// cString gives b as C sees it, which is up to a NUL.
+func cString(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
 	return string(b)
 }
 
+// cut gives the first n bytes of b, likewise.
+func cut(b []byte, n int) string { return cString(b[:min(n, len(b))]) }
+
 func ping(c *client, cmd *redisproto.Command) error {
 	switch {
-	case cmd.ArgCount() > 2:
-		return c.w.WriteError(arityError("ping"))
 	case len(c.subs) > 0 && c.w.Protocol() == 2:
 		return c.w.WriteBulks([]byte("pong"), append([]byte{}, cmd.Get(1)...))
 	case cmd.ArgCount() == 2:
@@ -259,7 +260,7 @@ func hello(c *client, cmd *redisproto.Command) error {
 			c.name = string(cmd.Get(i + 1))
 			i++
 		default:
-			return c.w.WriteError("ERR Syntax error in HELLO option '" + cut(cmd.Get(i), math.MaxInt) + "'")
+			return c.w.WriteError("ERR Syntax error in HELLO option '" + cString(cmd.Get(i)) + "'")
 		}
 	}
 	if c.parser.Limits.Unauthenticated {
@@ -318,16 +319,15 @@ func clientGetName(c *client, cmd *redisproto.Command) error {
 	return c.w.WriteBulkString(c.name)
 }
 
-// clientSetInfo is of Redis 7.2; what clients say there is only looked at by people.
+// clientSetInfo is of Redis 7.2. What clients say there is for people to look at, and not kept.
 func clientSetInfo(c *client, cmd *redisproto.Command) error {
 	attr := strings.ToLower(string(cmd.Get(2)))
 	switch {
 	case attr != "lib-name" && attr != "lib-ver":
-		return c.w.WriteError("ERR Unrecognized option '" + cut(cmd.Get(2), math.MaxInt) + "'")
+		return c.w.WriteError("ERR Unrecognized option '" + cString(cmd.Get(2)) + "'")
 	case !plain(cmd.Get(3)):
 		return c.w.WriteError("ERR " + attr + " cannot contain spaces, newlines or special characters.")
 	}
-	c.log.Debug("client library", attr, string(cmd.Get(3)))
 	return c.w.WriteSimpleString("OK")
 }
 
@@ -339,7 +339,7 @@ func commandList(c *client, cmd *redisproto.Command) error {
 		c.w.WriteBulkString(k.name)
 		c.w.WriteInt(int64(k.arity))
 		c.w.WriteSetHeader(0) // flags
-		for _, n := range []int{k.first, k.last, k.step} {
+		for _, n := range k.keys {
 			c.w.WriteInt(int64(n))
 		}
 		c.w.WriteSetHeader(0)         // ACL categories
@@ -359,23 +359,21 @@ func commandDocs(c *client, cmd *redisproto.Command) error { return c.w.WriteMap
 
 // configGet shows what there is to configure, and what tools ask for.
 func configGet(c *client, cmd *redisproto.Command) error {
-	s := c.srv
 	settings := map[string]string{
-		"appendonly":         "no",
-		"databases":          strconv.Itoa(len(s.dbs)),
-		"maxclients":         strconv.Itoa(s.maxClients),
-		"maxmemory":          "0",
-		"proto-max-bulk-len": strconv.Itoa(redisproto.MaxBulkSize),
-		"requirepass":        s.password,
-		"save":               "",
-		"timeout":            strconv.Itoa(int(s.timeout / time.Second)),
+		"appendonly":  "no",
+		"databases":   strconv.Itoa(len(c.srv.dbs)),
+		"maxclients":  strconv.Itoa(c.srv.maxClients),
+		"requirepass": c.srv.password,
+		"save":        "",
+		"timeout":     strconv.Itoa(int(c.srv.timeout / time.Second)),
 	}
 	found := map[string]string{}
-	for _, pattern := range cmd.Args()[2:] {
+	for _, arg := range cmd.Args()[2:] {
+		pattern := strings.ToLower(string(arg))
 		for name, value := range settings {
-			if strings.EqualFold(string(pattern), name) {
-				found[string(pattern)] = value // by the name as it was asked for
-			} else if ok, _ := path.Match(strings.ToLower(string(pattern)), name); ok {
+			if pattern == name {
+				found[string(arg)] = value // by the name as it was asked for
+			} else if ok, _ := path.Match(pattern, name); ok {
 				found[name] = value
 			}
 		}
@@ -388,10 +386,7 @@ func configGet(c *client, cmd *redisproto.Command) error {
 }
 
 func info(c *client, cmd *redisproto.Command) error {
-	var wanted []string
-	for _, arg := range cmd.Args()[1:] {
-		wanted = append(wanted, strings.ToLower(string(arg)))
-	}
+	wanted := strings.Fields(strings.ToLower(string(bytes.Join(cmd.Args()[1:], []byte(" ")))))
 	all := wanted == nil || slices.ContainsFunc(wanted, func(s string) bool {
 		return s == "all" || s == "default" || s == "everything"
 	})
@@ -406,7 +401,6 @@ func info(c *client, cmd *redisproto.Command) error {
 
 // info returns the sections of INFO: the title, then the lines.
 func (s *server) info() [][]string {
-	line := func(name string, value any) string { return fmt.Sprint(name, ":", value) }
 	s.clientsMu.Lock()
 	clients := len(s.clients)
 	s.clientsMu.Unlock()
@@ -414,20 +408,19 @@ func (s *server) info() [][]string {
 	runtime.ReadMemStats(&mem)
 	keyspace := []string{"Keyspace"}
 	s.mu.Lock()
-	for i := range s.dbs {
-		if n := len(s.dbs[i].keys); n > 0 {
-			keyspace = append(keyspace, fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0", i, n, len(s.dbs[i].volatile)))
+	for i, d := range s.dbs {
+		if len(d.keys) > 0 {
+			keyspace = append(keyspace, fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0", i, len(d.keys), len(d.volatile)))
 		}
 	}
 	s.mu.Unlock()
 	return [][]string{
-		{"Server", line("redis_version", version), line("redis_mode", "standalone"), line("os", runtime.GOOS),
-			line("arch_bits", strconv.IntSize), line("uptime_in_seconds", int(time.Since(s.started).Seconds()))},
-		{"Clients", line("connected_clients", clients), line("maxclients", s.maxClients)},
-		{"Memory", line("used_memory", mem.HeapAlloc+mem.StackInuse)},
-		{"Stats", line("rejected_connections", s.refused.Load())},
-		{"Replication", line("role", "master"), line("connected_slaves", 0)},
-		{"Cluster", line("cluster_enabled", 0)},
+		{"Server", "redis_version:" + version, "redis_mode:standalone", fmt.Sprintf("uptime_in_seconds:%d", time.Since(s.started)/time.Second)},
+		{"Clients", fmt.Sprintf("connected_clients:%d", clients)},
+		{"Memory", fmt.Sprintf("used_memory:%d", mem.HeapAlloc+mem.StackInuse)},
+		{"Stats", fmt.Sprintf("rejected_connections:%d", s.refused.Load())},
+		{"Replication", "role:master"},
+		{"Cluster", "cluster_enabled:0"},
 		keyspace,
 	}
 }

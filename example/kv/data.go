@@ -3,15 +3,15 @@ package main
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/secmask/go-redisproto"
 )
 
-// A db is one of the databases that SELECT chooses from. Handlers of commands on data get it, and
-// the command, with the server's lock held; they return what to reply, which is written when the
-// lock has been released. So what they return must not change later: text is replaced or appended
-// to, never written over, and everything else is strings.
+// A db is one of the databases that SELECT chooses from. Handlers of commands on data get it with the
+// server's lock held, and return what to reply, which is written when the lock has been released:
+// it may refer to strings, which nobody changes, and to nothing else of the data.
 type db struct {
 	keys     map[string]*object
 	volatile map[string]*object // those of keys that expire
@@ -19,9 +19,16 @@ type db struct {
 
 // An object is the value of a key.
 type object struct {
-	text    []byte // a string's
-	value   any    // *list, *set, hash or *zset; nil for a string
-	expires int64  // milliseconds since 1970; 0 is never
+	text    string           // if it is a string
+	grown   *strings.Builder // which has text, if APPEND made it
+	value   container        // if it is something else
+	expires int64            // milliseconds since 1970; 0 is never
+}
+
+// A container is a value with elements. Redis has no empty ones: their keys are removed.
+type container interface {
+	size() int
+	kind() string
 }
 
 func (d *db) clear() { d.keys, d.volatile = map[string]*object{}, map[string]*object{} }
@@ -53,32 +60,20 @@ func (d *db) setExpires(key []byte, o *object, at int64) {
 	o.expires = at
 }
 
-// setText makes the key hold a string, which is copied, and leaves its expiry.
-func (d *db) setText(key, text []byte) *object {
+// setText makes the key hold a string, and leaves its expiry.
+func (d *db) setText(key []byte, text string) *object {
 	o := d.find(key)
 	if o == nil {
 		o = new(object)
 		d.keys[string(key)] = o
 	}
-	o.value, o.text = nil, append([]byte{}, text...) // not nil, which is null
+	o.value, o.text, o.grown = nil, text, nil
 	return o
 }
 
-// text returns the string that a key holds, nil if there is none; ok is false for another type.
-func (d *db) text(key []byte) (text []byte, ok bool) {
-	o := d.find(key)
-	if o == nil {
-		return nil, true
-	}
-	return o.text, o.value == nil
-}
-
-// A container is a value with elements. Redis has no empty ones: their keys are removed.
-type container interface{ size() int }
-
-// with calls f with the value of a key, unless there is none or it is of another type.
-func with[T container](d *db, key []byte, missing reply, f func(T) reply) reply {
-	o := d.find(key)
+// with calls f with the value of the command's key, unless there is none or it is of another type.
+func with[T container](d *db, cmd *redisproto.Command, missing reply, f func(T) reply) reply {
+	o := d.find(cmd.Get(1))
 	if o == nil {
 		return missing
 	}
@@ -88,31 +83,32 @@ func with[T container](d *db, key []byte, missing reply, f func(T) reply) reply 
 	}
 	r := f(v)
 	if v.size() == 0 {
-		d.remove(key)
+		d.remove(cmd.Get(1))
 	}
 	return r
 }
 
-// obtain returns the value of a key, which it makes if there is none; ok is false for another type.
-func obtain[T container](d *db, key []byte, make func() T) (v T, ok bool) {
-	o := d.find(key)
+// obtain returns the value of the command's key, which it makes if there is none; ok is false for
+// another type.
+func obtain[T container](d *db, cmd *redisproto.Command, make func() T) (v T, ok bool) {
+	o := d.find(cmd.Get(1))
 	if o == nil {
 		v = make()
-		d.keys[string(key)] = &object{value: v}
+		d.keys[string(cmd.Get(1))] = &object{value: v}
 		return v, true
 	}
 	v, ok = o.value.(T)
 	return v, ok
 }
 
-// expire removes keys whose time has come and which nobody asks for. As in Redis it takes samples,
+// expire removes keys whose time has come and which nobody asks for. As Redis does, it takes samples,
 // and goes on with a database while a good part of the sample was due.
 func (s *server) expire() {
 	const sample = 100
 	for i := range s.dbs {
-		for again := true; again; {
+		for removed := sample; removed > sample/4; {
 			s.mu.Lock()
-			again = s.dbs[i].expireSome(sample, now()) > sample/4
+			removed = s.dbs[i].expireSome(sample, now())
 			s.mu.Unlock()
 		}
 	}
@@ -138,18 +134,15 @@ type reply struct {
 	kind   byte      // the RESP3 type: '+' '-' ':' '$' '_' ',' '*' '~' '%', or one of those below
 	n      int64     // ':'
 	score  float64   // ','
-	text   string    // '+' '-', or a bulk string
-	bulk   []byte    // '$'
-	list   []string  // elements of '*' '~', keys and values of '%', members
-	scores []float64 // of the members
-	bulks  [][]byte  // elements of '*', instead of list
+	text   string    // '+' '-' '$'
+	list   []string  // elements of '*' '~', keys and values of '%'
+	scores []float64 // of the elements, which follow them
+	have   []bool    // which elements are not null; nil is all
 }
 
 const (
-	isText      = 't' // a bulk string
-	isNullArray = 'n' // null, which RESP2 has two of
-	isScored    = 's' // members and scores; pairs of them are arrays in RESP3
-	isPopped    = 'p' // likewise, but flat in both
+	nullArray = 'n' // null, which RESP2 has two of
+	pairs     = 'p' // an array of elements with scores, which in RESP3 has an array for each
 )
 
 var (
@@ -164,9 +157,7 @@ var (
 
 func fail(text string) reply          { return reply{kind: '-', text: text} }
 func integer(n int) reply             { return reply{kind: ':', n: int64(n)} }
-func bulk(b []byte) reply             { return reply{kind: '$', bulk: b} }
-func text(s string) reply             { return reply{kind: isText, text: s} }
-func double(f float64) reply          { return reply{kind: ',', score: f} }
+func text(s string) reply             { return reply{kind: '$', text: s} }
 func wrongArity(command string) reply { return fail(arityError(command)) }
 
 func arityError(command string) string {
@@ -183,91 +174,135 @@ func (r *reply) write(w *redisproto.Writer) error {
 	case ':':
 		return w.WriteInt(r.n)
 	case '$':
-		return w.WriteBulk(r.bulk)
-	case isText:
 		return w.WriteBulkString(r.text)
 	case ',':
 		return w.WriteDouble(r.score)
-	case '~':
-		w.WriteSetHeader(len(r.list))
-	case '%':
-		w.WriteMapHeader(len(r.list) / 2)
-	case '*':
-		w.WriteArrayHeader(max(len(r.list), len(r.bulks)))
-	case isNullArray:
-		return w.WriteArrayHeader(-1)
-	case isScored, isPopped:
-		return r.writeScored(w)
-	default:
+	case '_':
 		return w.WriteNull()
+	case nullArray:
+		return w.WriteArrayHeader(-1)
 	}
-	var err error
-	for _, s := range r.list {
-		err = w.WriteBulkString(s)
-	}
-	for _, b := range r.bulks {
-		err = w.WriteBulk(b)
-	}
-	return err
+	return r.writeList(w)
 }
 
-func (r *reply) writeScored(w *redisproto.Writer) (err error) {
-	nested := r.kind == isScored && w.Protocol() == 3
-	if nested {
+func (r *reply) writeList(w *redisproto.Writer) (err error) {
+	nested := r.kind == pairs && w.Protocol() == 3
+	switch {
+	case r.kind == '~':
+		err = w.WriteSetHeader(len(r.list))
+	case r.kind == '%':
+		err = w.WriteMapHeader(len(r.list) / 2)
+	case nested:
 		err = w.WriteArrayHeader(len(r.list))
-	} else {
-		err = w.WriteArrayHeader(2 * len(r.list))
+	default:
+		err = w.WriteArrayHeader(len(r.list) + len(r.scores))
 	}
-	for i, member := range r.list {
+	for i, s := range r.list {
 		if nested {
 			w.WriteArrayHeader(2)
 		}
-		w.WriteBulkString(member)
-		err = w.WriteDouble(r.scores[i])
+		if r.have != nil && !r.have[i] {
+			err = w.WriteNull()
+		} else {
+			err = w.WriteBulkString(s)
+		}
+		if r.scores != nil {
+			err = w.WriteDouble(r.scores[i])
+		}
 	}
 	return err
 }
 
 // parseInt parses an integer as Redis does: no sign but '-', no leading zero, no "-0".
-func parseInt(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 20 {
+func parseInt[T []byte | string](s T) (n int64, ok bool) {
+	if len(s) == 0 || len(s) > 20 {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(string(b), 10, 64)
-	if err != nil || b[0] == '+' || (b[0] == '0' || b[0] == '-' && b[1] == '0') && len(b) > 1 {
+	n, err := strconv.ParseInt(string(s), 10, 64)
+	if err != nil || s[0] == '+' || (s[0] == '0' || s[0] == '-' && s[1] == '0') && len(s) > 1 {
 		return 0, false
 	}
 	return n, true
 }
 
-// parseCount parses an optional argument i, how many to take: 1 if it is missing, and not negative.
-func parseCount(cmd *redisproto.Command, i int) (n int, ok bool) {
-	if cmd.ArgCount() <= i {
-		return 1, true
-	}
-	v, ok := parseInt(cmd.Get(i))
-	return int(min(v, math.MaxInt32)), ok && v >= 0
+// What commands of several types have in common.
+
+// size answers LLEN, SCARD, HLEN and ZCARD.
+func size[T container](d *db, cmd *redisproto.Command) reply {
+	return with(d, cmd, integer(0), func(v T) reply { return integer(v.size()) })
 }
 
-// parseRange parses two indexes.
-func parseRange(from, to []byte) (start, stop int64, ok bool) {
-	start, ok = parseInt(from)
-	stop, ok2 := parseInt(to)
-	return start, stop, ok && ok2
+// remove answers SREM, HDEL and ZREM.
+func remove[T interface {
+	container
+	remove(element []byte) bool
+}](d *db, cmd *redisproto.Command) reply {
+	return with(d, cmd, integer(0), func(v T) reply {
+		n := 0
+		for _, element := range cmd.Args()[2:] {
+			if v.remove(element) {
+				n++
+			}
+		}
+		return integer(n)
+	})
 }
 
-// clip gives the range start to stop of n elements, where negative numbers count from the end, as
-// the bounds of a slice.
-func clip(start, stop int64, n int) (i, j int) {
-	if start < 0 {
-		start = max(0, start+int64(n))
+// pop answers LPOP, RPOP and SPOP: with one element or, if there is a count, with so many.
+func pop[T container](d *db, cmd *redisproto.Command, many byte, missing reply, take func(T) string) reply {
+	n, bad := popCount(cmd)
+	if bad != "" {
+		return fail(bad)
 	}
-	if stop < 0 {
-		stop += int64(n)
+	if cmd.ArgCount() == 2 {
+		missing = null
 	}
-	stop = min(stop, int64(n)-1)
-	if start > stop {
-		return 0, 0
+	return with(d, cmd, missing, func(v T) reply {
+		if cmd.ArgCount() == 2 {
+			return text(take(v))
+		}
+		r := reply{kind: many, list: make([]string, min(n, v.size()))}
+		for i := range r.list {
+			r.list[i] = take(v)
+		}
+		return r
+	})
+}
+
+// popCount parses how many to take: 1 if that is missing.
+func popCount(cmd *redisproto.Command) (n int, bad string) {
+	if cmd.ArgCount() == 2 {
+		return 1, ""
 	}
-	return int(start), int(stop) + 1
+	v, ok := parseInt(cmd.Get(2))
+	switch {
+	case cmd.ArgCount() > 3:
+		return 0, badSyntax.text
+	case !ok || v < 0:
+		return 0, notCount.text
+	}
+	return int(min(v, math.MaxInt32)), ""
+}
+
+// slice answers LRANGE and ZRANGE, where negative indexes count from the end; f gives elements i to j.
+func slice[T container](d *db, cmd *redisproto.Command, f func(v T, i, j int) reply) reply {
+	start, ok := parseInt(cmd.Get(2))
+	stop, ok2 := parseInt(cmd.Get(3))
+	if !ok || !ok2 {
+		return notInt
+	}
+	return with(d, cmd, reply{kind: '*'}, func(v T) reply {
+		n := int64(v.size())
+		if start < 0 {
+			start = max(0, start+n)
+		}
+		if stop < 0 {
+			stop += n
+		}
+		stop = min(stop, n-1)
+		if start > stop {
+			return reply{kind: '*'}
+		}
+		return f(v, int(start), int(stop)+1)
+	})
 }

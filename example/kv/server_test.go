@@ -231,6 +231,29 @@ func TestAuth(t *testing.T) {
 	}
 }
 
+// TestLeftOut has options of Redis that this server does not have: it says what Redis says to an
+// option that there is not, and does nothing.
+func TestLeftOut(t *testing.T) {
+	_, addr := start(t, defaults)
+	c := dial(t, addr)
+	c.want("SET k v", "+OK\r\n")
+	const syntax, float = "-ERR syntax error\r\n", "-ERR value is not a valid float\r\n"
+	for _, row := range []struct{ command, want string }{
+		{"SET k w EXAT 99999999999", syntax},
+		{"SET k w PXAT 99999999999999", syntax},
+		{"EXPIRE k 0 NX", "-ERR Unsupported option NX\r\n"},
+		{"PEXPIRE k 0 lt", "-ERR Unsupported option lt\r\n"},
+		{"ZADD z NX 1 a", syntax}, // an odd number of words is looked at before the scores
+		{"ZADD z XX CH 1 a", float},
+		{"ZADD z INCR 1 a b", float},
+		{"ZRANGE z 0 1 REV", syntax},
+		{"GET k", "$1\r\nv\r\n"},
+		{"EXISTS z", ":0\r\n"},
+	} {
+		c.want(row.command, row.want)
+	}
+}
+
 // TestTimeout: idle clients are closed, subscribers are not.
 func TestTimeout(t *testing.T) {
 	cfg := defaults

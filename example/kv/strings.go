@@ -11,127 +11,96 @@ import (
 // This file: strings, and what concerns keys of any type.
 
 func get(d *db, cmd *redisproto.Command) reply {
-	text, ok := d.text(cmd.Get(1))
-	if !ok {
+	switch o := d.find(cmd.Get(1)); {
+	case o == nil:
+		return null
+	case o.value != nil:
 		return wrongType
+	default:
+		return text(o.text)
 	}
-	return bulk(text) // null, if it is nil
 }
 
-// setOptions are those of SET.
-type setOptions struct {
-	nx, xx, get, keep bool
-	unit              string // of ttl: EX PX EXAT PXAT
-	ttl               []byte
-}
-
-// parse parses the arguments from the third on.
-func (o *setOptions) parse(cmd *redisproto.Command) bool {
-	for i := 3; i < cmd.ArgCount(); i++ {
-		option := strings.ToUpper(string(cmd.Get(i)))
-		switch {
-		case option == "NX" && !o.xx:
-			o.nx = true
-		case option == "XX" && !o.nx:
-			o.xx = true
-		case option == "GET":
-			o.get = true
-		case option == "KEEPTTL" && o.unit == "":
-			o.keep = true
-		case (option == "EX" || option == "PX" || option == "EXAT" || option == "PXAT") &&
-			!o.keep && (o.unit == "" || o.unit == option) && i+1 < cmd.ArgCount():
-			i++
-			o.unit, o.ttl = option, cmd.Get(i)
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func set(d *db, cmd *redisproto.Command) reply {
-	key, value := cmd.Get(1), cmd.Get(2)
+func setText(d *db, cmd *redisproto.Command) reply {
 	if cmd.ArgCount() == 3 {
-		d.setExpires(key, d.setText(key, value), 0)
+		d.setExpires(cmd.Get(1), d.setText(cmd.Get(1), string(cmd.Get(2))), 0)
 		return done
 	}
-	var opt setOptions
-	if !opt.parse(cmd) {
-		return badSyntax
+	var nx, xx, old, keep bool
+	var unit string // EX or PX
+	var ttl []byte
+	for i := 3; i < cmd.ArgCount(); i++ {
+		switch option := strings.ToUpper(string(cmd.Get(i))); {
+		case option == "NX" && !xx:
+			nx = true
+		case option == "XX" && !nx:
+			xx = true
+		case option == "GET":
+			old = true
+		case option == "KEEPTTL" && unit == "":
+			keep = true
+		case (option == "EX" || option == "PX") && !keep && (unit == "" || unit == option) && i+1 < cmd.ArgCount():
+			i++
+			unit, ttl = option, cmd.Get(i)
+		default:
+			return badSyntax
+		}
 	}
 	var at int64
-	if opt.unit != "" {
-		var bad *reply
-		if at, bad = expiryTime(opt.ttl, opt.unit, "set"); bad != nil {
-			return *bad
+	if unit != "" {
+		var bad string
+		if at, bad = deadline(ttl, unit == "EX", 1, "set"); bad != "" {
+			return fail(bad)
 		}
 	}
-	old := d.find(key)
-	res := done
-	if opt.get {
-		text, ok := d.text(key)
-		if !ok {
-			return wrongType
+	o, r := d.find(cmd.Get(1)), done
+	if old {
+		r = get(d, cmd)
+	}
+	switch {
+	case r.kind == '-':
+		return r
+	case nx && o != nil || xx && o == nil:
+		if !old {
+			r = null
 		}
-		res = bulk(text)
+		return r
 	}
-	if opt.nx && old != nil || opt.xx && old == nil {
-		if opt.get {
-			return res
-		}
-		return null
+	o = d.setText(cmd.Get(1), string(cmd.Get(2)))
+	if !keep {
+		d.setExpires(cmd.Get(1), o, at)
 	}
-	o := d.setText(key, value)
-	if !opt.keep {
-		d.setExpires(key, o, at)
-	}
-	return res
+	return r
 }
 
-// expiryTime parses a time to live of SET, and gives when it ends. bad is the reply if it is wrong.
-func expiryTime(ttl []byte, unit, command string) (at int64, bad *reply) {
+// deadline parses a time to live of least or more, in seconds or milliseconds, and gives when it
+// ends, or the error text.
+func deadline(ttl []byte, seconds bool, least int64, command string) (at int64, bad string) {
 	n, ok := parseInt(ttl)
-	if !ok {
-		return 0, &notInt
-	}
-	invalid := fail("ERR invalid expire time in '" + command + "' command")
-	if n <= 0 {
-		return 0, &invalid
-	}
-	at, ok = deadline(n, unit[0] == 'E', !strings.HasSuffix(unit, "AT"))
-	if !ok {
-		return 0, &invalid
-	}
-	return at, nil
-}
-
-// deadline gives the time n seconds or milliseconds after now, or after 1970; ok is false if it
-// overflows.
-func deadline(n int64, seconds, relative bool) (at int64, ok bool) {
-	if seconds {
-		if n > math.MaxInt64/1000 || n < math.MinInt64/1000 {
-			return 0, false
-		}
+	switch {
+	case !ok:
+		return 0, notInt.text
+	case n < least, seconds && (n > math.MaxInt64/1000 || n < math.MinInt64/1000):
+		return 0, "ERR invalid expire time in '" + command + "' command"
+	case seconds:
 		n *= 1000
 	}
-	if relative {
-		base := now()
-		if n > math.MaxInt64-base {
-			return 0, false
-		}
-		n += base
+	t := now()
+	if n > math.MaxInt64-t {
+		return 0, "ERR invalid expire time in '" + command + "' command"
 	}
-	return n, true
+	return t + n, ""
 }
 
 func mget(d *db, cmd *redisproto.Command) reply {
-	values := make([][]byte, cmd.ArgCount()-1)
-	for i := range values {
-		if text, ok := d.text(cmd.Get(i + 1)); ok {
-			values[i] = text
+	n := cmd.ArgCount() - 1
+	r := reply{kind: '*', list: make([]string, n), have: make([]bool, n)}
+	for i, key := range cmd.Args()[1:] {
+		if o := d.find(key); o != nil && o.value == nil {
+			r.list[i], r.have[i] = o.text, true
 		}
 	}
-	return reply{kind: '*', bulks: values}
+	return r
 }
 
 func mset(d *db, cmd *redisproto.Command) reply {
@@ -139,80 +108,77 @@ func mset(d *db, cmd *redisproto.Command) reply {
 		return wrongArity("mset")
 	}
 	for i := 1; i < cmd.ArgCount(); i += 2 {
-		d.setExpires(cmd.Get(i), d.setText(cmd.Get(i), cmd.Get(i+1)), 0)
+		d.setExpires(cmd.Get(i), d.setText(cmd.Get(i), string(cmd.Get(i+1))), 0)
 	}
 	return done
 }
 
-func incr(d *db, cmd *redisproto.Command) reply { return add(d, cmd.Get(1), 1) }
-func decr(d *db, cmd *redisproto.Command) reply { return add(d, cmd.Get(1), -1) }
+func incr(d *db, cmd *redisproto.Command) reply { return add(d, cmd, 1) }
+func decr(d *db, cmd *redisproto.Command) reply { return add(d, cmd, -1) }
 
 func incrby(d *db, cmd *redisproto.Command) reply {
 	n, ok := parseInt(cmd.Get(2))
 	if !ok {
 		return notInt
 	}
-	return add(d, cmd.Get(1), n)
+	return add(d, cmd, n)
 }
 
-func add(d *db, key []byte, n int64) reply {
-	text, ok := d.text(key)
-	if !ok {
-		return wrongType
-	}
+func add(d *db, cmd *redisproto.Command, n int64) reply {
 	var v int64
-	if text != nil {
-		if v, ok = parseInt(text); !ok {
+	if o := d.find(cmd.Get(1)); o != nil {
+		if o.value != nil {
+			return wrongType
+		}
+		var ok bool
+		if v, ok = parseInt(o.text); !ok {
 			return notInt
 		}
 	}
 	if n > 0 && v > math.MaxInt64-n || n < 0 && v < math.MinInt64-n {
 		return fail("ERR increment or decrement would overflow")
 	}
-	var digits [20]byte
-	d.setText(key, strconv.AppendInt(digits[:0], v+n, 10))
+	d.setText(cmd.Get(1), strconv.FormatInt(v+n, 10))
 	return reply{kind: ':', n: v + n}
 }
 
 func appendText(d *db, cmd *redisproto.Command) reply {
-	key, tail := cmd.Get(1), cmd.Get(2)
-	o := d.find(key)
+	o, tail := d.find(cmd.Get(1)), cmd.Get(2)
 	switch {
 	case o == nil:
-		o = d.setText(key, tail)
+		o = d.setText(cmd.Get(1), string(tail))
 	case o.value != nil:
 		return wrongType
 	case len(o.text)+len(tail) > redisproto.MaxBulkSize:
 		return fail("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
 	default:
-		o.text = append(o.text, tail...) // behind what a reply being written may refer to
+		if o.grown == nil { // in which the next APPEND need not copy what is there
+			o.grown = new(strings.Builder)
+			o.grown.WriteString(o.text)
+		}
+		o.grown.Write(tail)
+		o.text = o.grown.String()
 	}
 	return integer(len(o.text))
 }
 
 func strlen(d *db, cmd *redisproto.Command) reply {
-	text, ok := d.text(cmd.Get(1))
-	if !ok {
-		return wrongType
+	r := get(d, cmd)
+	if r.kind == '-' {
+		return r
 	}
-	return integer(len(text))
+	return integer(len(r.text))
 }
 
-func del(d *db, cmd *redisproto.Command) reply {
-	n := 0
-	for i := 1; i < cmd.ArgCount(); i++ {
-		if d.find(cmd.Get(i)) != nil {
-			d.remove(cmd.Get(i))
-			n++
-		}
-	}
-	return integer(n)
-}
+func del(d *db, cmd *redisproto.Command) reply    { return count(d, cmd, d.remove) }
+func exists(d *db, cmd *redisproto.Command) reply { return count(d, cmd, func(key []byte) {}) }
 
-func exists(d *db, cmd *redisproto.Command) reply {
+// count counts the keys that there are, and calls f with each.
+func count(d *db, cmd *redisproto.Command, f func(key []byte)) reply {
 	n := 0
-	for i := 1; i < cmd.ArgCount(); i++ {
-		if d.find(cmd.Get(i)) != nil {
+	for _, key := range cmd.Args()[1:] {
+		if d.find(key) != nil {
+			f(key)
 			n++
 		}
 	}
@@ -220,69 +186,34 @@ func exists(d *db, cmd *redisproto.Command) reply {
 }
 
 func typeOf(d *db, cmd *redisproto.Command) reply {
-	name := "none"
-	if o := d.find(cmd.Get(1)); o != nil {
-		switch o.value.(type) {
-		case nil:
-			name = "string"
-		case *list:
-			name = "list"
-		case *members:
-			name = "set"
-		case hash:
-			name = "hash"
-		case *zset:
-			name = "zset"
-		}
+	switch o := d.find(cmd.Get(1)); {
+	case o == nil:
+		return reply{kind: '+', text: "none"}
+	case o.value == nil:
+		return reply{kind: '+', text: "string"}
+	default:
+		return reply{kind: '+', text: o.value.kind()}
 	}
-	return reply{kind: '+', text: name}
 }
 
 func expire(d *db, cmd *redisproto.Command) reply  { return expireIn(d, cmd, "expire", true) }
 func pexpire(d *db, cmd *redisproto.Command) reply { return expireIn(d, cmd, "pexpire", false) }
 
 func expireIn(d *db, cmd *redisproto.Command, name string, seconds bool) reply {
-	var nx, xx, gt, lt bool
-	for i := 3; i < cmd.ArgCount(); i++ {
-		switch strings.ToUpper(string(cmd.Get(i))) {
-		case "NX":
-			nx = true
-		case "XX":
-			xx = true
-		case "GT":
-			gt = true
-		case "LT":
-			lt = true
-		default:
-			return fail("ERR Unsupported option " + cut(cmd.Get(i), math.MaxInt))
-		}
+	if cmd.ArgCount() > 3 {
+		return fail("ERR Unsupported option " + cString(cmd.Get(3)))
 	}
-	if nx && (xx || gt || lt) {
-		return fail("ERR NX and XX, GT or LT options at the same time are not compatible")
+	at, bad := deadline(cmd.Get(2), seconds, math.MinInt64, name)
+	if bad != "" {
+		return fail(bad)
 	}
-	if gt && lt {
-		return fail("ERR GT and LT options at the same time are not compatible")
-	}
-	n, ok := parseInt(cmd.Get(2))
-	if !ok {
-		return notInt
-	}
-	at, ok := deadline(n, seconds, true)
-	if !ok {
-		return fail("ERR invalid expire time in '" + name + "' command")
-	}
-	key := cmd.Get(1)
-	o := d.find(key)
-	switch {
-	case o == nil,
-		nx && o.expires != 0, xx && o.expires == 0,
-		gt && (o.expires == 0 || at <= o.expires), // without expiry is the longest
-		lt && o.expires != 0 && at >= o.expires:
+	switch o := d.find(cmd.Get(1)); {
+	case o == nil:
 		return integer(0)
 	case at <= now():
-		d.remove(key)
+		d.remove(cmd.Get(1))
 	default:
-		d.setExpires(key, o, at)
+		d.setExpires(cmd.Get(1), o, at)
 	}
 	return integer(1)
 }
