@@ -386,41 +386,40 @@ func configGet(c *client, cmd *redisproto.Command) error {
 }
 
 func info(c *client, cmd *redisproto.Command) error {
-	wanted := strings.Fields(strings.ToLower(string(bytes.Join(cmd.Args()[1:], []byte(" ")))))
-	all := wanted == nil || slices.ContainsFunc(wanted, func(s string) bool {
-		return s == "all" || s == "default" || s == "everything"
-	})
 	var parts []string
 	for _, section := range c.srv.info() {
-		if all || slices.Contains(wanted, strings.ToLower(section[0])) {
-			parts = append(parts, "# "+strings.Join(section, "\r\n")+"\r\n")
+		title, _, _ := strings.Cut(section, "\r\n")
+		wanted := func(arg []byte) bool {
+			return slices.Contains([]string{"all", "default", "everything", strings.ToLower(title[2:])}, strings.ToLower(string(arg)))
+		}
+		if cmd.ArgCount() == 1 || slices.ContainsFunc(cmd.Args()[1:], wanted) {
+			parts = append(parts, section)
 		}
 	}
 	return c.w.WriteVerbatim("txt", strings.Join(parts, "\r\n"))
 }
 
-// info returns the sections of INFO: the title, then the lines.
-func (s *server) info() [][]string {
+func (s *server) info() (sections []string) {
 	s.clientsMu.Lock()
 	clients := len(s.clients)
 	s.clientsMu.Unlock()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	keyspace := []string{"Keyspace"}
+	keyspace := "# Keyspace\r\n"
 	s.mu.Lock()
 	for i, d := range s.dbs {
 		if len(d.keys) > 0 {
-			keyspace = append(keyspace, fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0", i, len(d.keys), len(d.volatile)))
+			keyspace += fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0\r\n", i, len(d.keys), len(d.volatile))
 		}
 	}
 	s.mu.Unlock()
-	return [][]string{
-		{"Server", "redis_version:" + version, "redis_mode:standalone", fmt.Sprintf("uptime_in_seconds:%d", time.Since(s.started)/time.Second)},
-		{"Clients", fmt.Sprintf("connected_clients:%d", clients)},
-		{"Memory", fmt.Sprintf("used_memory:%d", mem.HeapAlloc+mem.StackInuse)},
-		{"Stats", fmt.Sprintf("rejected_connections:%d", s.refused.Load())},
-		{"Replication", "role:master"},
-		{"Cluster", "cluster_enabled:0"},
+	return []string{
+		fmt.Sprintf("# Server\r\nredis_version:%s\r\nredis_mode:standalone\r\nuptime_in_seconds:%d\r\n", version, time.Since(s.started)/time.Second),
+		fmt.Sprintf("# Clients\r\nconnected_clients:%d\r\n", clients),
+		fmt.Sprintf("# Memory\r\nused_memory:%d\r\n", mem.HeapAlloc+mem.StackInuse),
+		fmt.Sprintf("# Stats\r\nrejected_connections:%d\r\n", s.refused.Load()),
+		"# Replication\r\nrole:master\r\n",
+		"# Cluster\r\ncluster_enabled:0\r\n",
 		keyspace,
 	}
 }

@@ -102,31 +102,28 @@ func obtain[T container](d *db, cmd *redisproto.Command, make func() T) (v T, ok
 }
 
 // expire removes keys whose time has come and which nobody asks for. As Redis does, it takes samples,
-// and goes on with a database while a good part of the sample was due.
+// and goes on with a database while a good part of the sample was due. Go begins to range over a map at
+// a random key.
 func (s *server) expire() {
 	const sample = 100
 	for i := range s.dbs {
 		for removed := sample; removed > sample/4; {
+			removed = 0
 			s.mu.Lock()
-			removed = s.dbs[i].expireSome(sample, now())
+			d, now, left := &s.dbs[i], now(), sample
+			for key, o := range d.volatile {
+				if o.expires < now {
+					delete(d.keys, key)
+					delete(d.volatile, key)
+					removed++
+				}
+				if left--; left == 0 {
+					break
+				}
+			}
 			s.mu.Unlock()
 		}
 	}
-}
-
-// expireSome looks at n keys, and returns how many it removed. Go begins to range at a random one.
-func (d *db) expireSome(n int, now int64) (removed int) {
-	for key, o := range d.volatile {
-		if n--; n < 0 {
-			break
-		}
-		if o.expires < now {
-			delete(d.keys, key)
-			delete(d.volatile, key)
-			removed++
-		}
-	}
-	return removed
 }
 
 // A reply is what a handler wants to be written.
