@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"math"
 	"path"
 	"runtime"
 	"slices"
@@ -164,14 +165,11 @@ func (c *client) unknown(cmd *redisproto.Command) error {
 	return c.w.WriteError("ERR unknown command '" + cut(cmd.Get(0), 128) + "', with args beginning with: " + string(args))
 }
 
-// cString gives b as C sees it, which is up to a NUL.
-func cString(b []byte) string {
-	b, _, _ = bytes.Cut(b, []byte{0})
+// cut gives the first n bytes of b, as far as C sees them: up to a NUL.
+func cut(b []byte, n int) string {
+	b, _, _ = bytes.Cut(b[:min(n, len(b))], []byte{0})
 	return string(b)
 }
-
-// cut gives the first n bytes of b, likewise.
-func cut(b []byte, n int) string { return cString(b[:min(n, len(b))]) }
 
 func ping(c *client, cmd *redisproto.Command) error {
 	switch {
@@ -260,7 +258,7 @@ func hello(c *client, cmd *redisproto.Command) error {
 			c.name = string(cmd.Get(i + 1))
 			i++
 		default:
-			return c.w.WriteError("ERR Syntax error in HELLO option '" + cString(cmd.Get(i)) + "'")
+			return c.w.WriteError("ERR Syntax error in HELLO option '" + cut(cmd.Get(i), math.MaxInt) + "'")
 		}
 	}
 	if c.parser.Limits.Unauthenticated {
@@ -324,7 +322,7 @@ func clientSetInfo(c *client, cmd *redisproto.Command) error {
 	attr := strings.ToLower(string(cmd.Get(2)))
 	switch {
 	case attr != "lib-name" && attr != "lib-ver":
-		return c.w.WriteError("ERR Unrecognized option '" + cString(cmd.Get(2)) + "'")
+		return c.w.WriteError("ERR Unrecognized option '" + cut(cmd.Get(2), math.MaxInt) + "'")
 	case !plain(cmd.Get(3)):
 		return c.w.WriteError("ERR " + attr + " cannot contain spaces, newlines or special characters.")
 	}

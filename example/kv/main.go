@@ -32,9 +32,10 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	fs := flag.NewFlagSet("kv", flag.ExitOnError)
 	addr := fs.String("addr", ":6380", "address to listen on")
-	password := fs.String("requirepass", "", "password that clients must give with AUTH")
-	clients := fs.Int("maxclients", 10000, "connections at a time; more are refused")
-	idle := fs.Duration("timeout", 0, "close a client after so long without a request; 0 is never")
+	cfg := defaults
+	fs.StringVar(&cfg.password, "requirepass", "", "password that clients must give with AUTH")
+	fs.IntVar(&cfg.maxClients, "maxclients", cfg.maxClients, "connections at a time; more are refused")
+	fs.DurationVar(&cfg.timeout, "timeout", 0, "close a client after so long without a request; 0 is never")
 	cert := fs.String("tls-cert", "", "certificate file; with -tls-key, the server speaks TLS")
 	key := fs.String("tls-key", "", "private key file")
 	verbose := fs.Bool("v", false, "log connections too")
@@ -59,8 +60,6 @@ func run(args []string) int {
 		log.Error("cannot listen", "err", err)
 		return 1
 	}
-	cfg := defaults
-	cfg.password, cfg.maxClients, cfg.timeout = *password, *clients, *idle
 	log.Info("listening", "addr", listener.Addr().String(), "tls", *cert != "", "pid", os.Getpid())
 	newServer(cfg, log).serve(ctx, listener)
 	return 0

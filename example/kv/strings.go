@@ -201,7 +201,7 @@ func pexpire(d *db, cmd *redisproto.Command) reply { return expireIn(d, cmd, "pe
 
 func expireIn(d *db, cmd *redisproto.Command, name string, seconds bool) reply {
 	if cmd.ArgCount() > 3 {
-		return fail("ERR Unsupported option " + cString(cmd.Get(3)))
+		return fail("ERR Unsupported option " + cut(cmd.Get(3), math.MaxInt))
 	}
 	at, bad := deadline(cmd.Get(2), seconds, math.MinInt64, name)
 	if bad != "" {
