@@ -7,6 +7,7 @@ require (
 	github.com/gomodule/redigo v1.9.3
 	github.com/mediocregopher/radix/v4 v4.1.4
 	github.com/redis/go-redis/v9 v9.23.0
+	github.com/redis/rueidis v1.0.79
 	github.com/secmask/go-redisproto v0.0.0
 	github.com/tidwall/redcon v1.6.4
 	github.com/tidwall/resp v0.1.1
