@@ -86,8 +86,8 @@ func (l Limits) bounds() bounds {
 	b := bounds{Limits: l, of: l}
 	b.Args = cmp.Or(l.Args, MaxNumArg)
 	b.Bulk = cmp.Or(l.Bulk, MaxBulkSize)
-	b.Inline = cmp.Or(l.Inline, MaxTelnetLine)
-	b.Total = max(1, min(cmp.Or(l.Total, maxTotal), math.MaxInt32)) // a span has 32 bits
+	b.Total = max(1, min(cmp.Or(l.Total, maxTotal), math.MaxInt32-1)) // so that one byte more is an int32 too
+	b.Inline = min(cmp.Or(l.Inline, MaxTelnetLine), b.Total)
 	b.Depth = cmp.Or(l.Depth, maxDepthRead)
 	b.args, b.bulk = b.Args, b.Bulk
 	if l.Unauthenticated {
@@ -509,7 +509,7 @@ func (c *Command) parseInline(b []byte, lim *bounds) (n int, err *ProtocolError)
 		return 0, ErrInlineRefused.at(0)
 	}
 	limit := max(lim.Inline, 1)
-	fresh := b[c.seen:min(len(b), limit+1)]
+	fresh := b[min(c.seen, limit+1):min(len(b), limit+1)] // Parse may find the limit lower than it was
 	lf := bytes.IndexByte(fresh, '\n')
 	if lf >= 0 {
 		fresh = fresh[:lf]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"runtime"
 	"slices"
@@ -213,6 +214,7 @@ func boundRows() []row {
 	auth := Limits{Unauthenticated: true}
 	authBoth := Limits{Unauthenticated: true, Args: 5, Bulk: 100}
 	none := Limits{Inline: -1}
+	most := Limits{Args: math.MaxInt, Bulk: math.MaxInt, Inline: math.MaxInt, Total: math.MaxInt}
 	return []row{
 		{name: "count line of 65536", in: "*" + digits + "\r\n", err: ErrMultibulkLength},
 		{name: "count line of 65536, not ended", in: "*" + digits, err: io.ErrUnexpectedEOF},
@@ -278,6 +280,12 @@ func boundRows() []row {
 		{name: "negative Args", in: "PING\n*1\r\n", want: list{{"PING"}}, err: ErrMultibulkLength, at: 5, lim: Limits{Args: -1}},
 		{name: "negative Bulk", in: "*1\r\n$0\r\n", err: ErrBulkLength, at: 4, lim: Limits{Bulk: -1}},
 		{name: "negative Total", in: "PING\n", err: ErrTooBig, lim: Limits{Total: -1}},
+		{name: "least Args", in: "*1\r\n", err: ErrMultibulkLength, lim: Limits{Args: math.MinInt}},
+		{name: "least Bulk", in: "*1\r\n$0\r\n", err: ErrBulkLength, at: 4, lim: Limits{Bulk: math.MinInt}},
+		{name: "least Inline", in: "PING\n", err: ErrInlineRefused, lim: Limits{Inline: math.MinInt}},
+		{name: "least Total", in: "PING\n", err: ErrTooBig, lim: Limits{Total: math.MinInt}},
+		{name: "greatest limits", in: "a b\n" + wire(pair...), want: append(pair, pair...), lim: most},
+		{name: "greatest limits, no such count", in: "*9223372036854775808\r\n", err: ErrMultibulkLength, lim: most},
 	}
 }
 
@@ -682,6 +690,23 @@ func TestDefaultLimits(t *testing.T) {
 	for _, r := range rows {
 		r.check(t, r.name+", pull", pull(NewParser(strings.NewReader(r.in)), true))
 		r.check(t, r.name+", push", push(r.in, 1))
+	}
+}
+
+// Parse may find the package's limits other than at the line's beginning.
+func TestParseLimitsChange(t *testing.T) {
+	line := MaxTelnetLine
+	defer func() { MaxTelnetLine = line }()
+	for limit, want := range map[int]error{1: ErrInlineTooLong, 3: ErrInlineTooLong, 4: nil, math.MaxInt: nil, -1: ErrInlineRefused} {
+		var c Command
+		MaxTelnetLine = line
+		if n, err := c.Parse([]byte("PIN")); n != 0 || err != nil {
+			t.Fatalf("got %d, %v, want 0, nil", n, err)
+		}
+		MaxTelnetLine = limit
+		if _, err := c.Parse([]byte("PING\n")); !errors.Is(err, want) {
+			t.Errorf("with a line of %d: got %v, want %v", limit, err, want)
+		}
 	}
 }
 

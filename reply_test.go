@@ -198,6 +198,11 @@ func limitReplies() (rows []replyRow) {
 	deep := strings.Repeat("*1\r\n", 128) + ":1\r\n"
 	return append(rows,
 		replyRow{name: "at the default depth", in: deep, want: []string{strings.Repeat("*[", 128) + ":1" + strings.Repeat("]", 128)}},
+		replyRow{name: "least limits", in: "+a\r\n", err: ErrTooBig, lim: Limits{math.MinInt, math.MinInt, math.MinInt, math.MinInt, math.MinInt, false}},
+		replyRow{name: "least Bulk", in: "$0\r\n\r\n", err: ErrBulkLength, lim: Limits{Bulk: math.MinInt}},
+		replyRow{name: "least Args", in: "*0\r\n", err: ErrMultibulkLength, lim: Limits{Args: math.MinInt}},
+		replyRow{name: "least Depth", in: "*0\r\n", err: ErrReplyDepth, lim: Limits{Depth: math.MinInt}},
+		replyRow{name: "greatest limits", in: "*1\r\n$1\r\na\r\n", want: []string{`*[$"a"]`}, lim: Limits{math.MaxInt, math.MaxInt, math.MaxInt, math.MaxInt, math.MaxInt, false}},
 		replyRow{name: "not before AUTH", in: "*11\r\n" + strings.Repeat(":1\r\n", 11), want: []string{"*[" + strings.Repeat(":1 ", 10) + ":1]"}, lim: Limits{Unauthenticated: true}})
 }
 
