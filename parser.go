@@ -173,7 +173,7 @@ func (c *Command) Args() [][]byte {
 	if c == nil {
 		return nil
 	}
-	c.views = c.views[:0]
+	c.views = slices.Grow(c.views[:0], c.n)
 	for _, s := range c.found[:c.n] {
 		c.views = append(c.views, c.base[s.start:s.end:s.end])
 	}
@@ -251,6 +251,9 @@ func (c *Command) Parse(b []byte) (n int, err error) {
 		return 0, errors.New("redisproto: Parse of a nil *Command")
 	}
 	c.last = true
+	if cap(c.found) > maxKept && c.need == 0 {
+		c.found, c.views = nil, nil
+	}
 	if n = c.parseSimple(b, MaxNumArg, MaxBulkSize, maxTotal); n > 0 {
 		c.commit(b[:n:n])
 		return n, nil
@@ -649,7 +652,7 @@ type Parser struct {
 const (
 	minHome = 1 << 10  // bytes: the buffer at first
 	maxHome = 32 << 10 // bytes: what a connection may keep
-	maxKept = 8 << 10  // arguments: likewise
+	maxKept = 2 << 10  // arguments: likewise
 )
 
 // large is memory that only a large command needs. Between such commands the Parser has but a weak
@@ -829,8 +832,12 @@ func (p *Parser) makeRoom() {
 // of that is there: memory follows the bytes that came, not a length that was declared.
 func (p *Parser) grow() {
 	c, last := p.reading()
-	size := max(2*len(p.buf), minHome)
-	if have := len(p.buf); c.bulk > 0 && c.need > have && (c.need-c.bulk)/4 <= have && (last || c.need > size) {
+	have := len(p.buf)
+	size := max(2*min(have, maxHome), minHome)
+	if have >= maxHome { // one byte over Total tells that it is too big; min, since 2*have may be over an int32
+		size = have + min(have, p.lim.Total+1-have)
+	}
+	if c.bulk > 0 && c.need > have && (c.need-c.bulk)/4 <= have && (last || c.need > size) {
 		size = c.need
 	}
 	if size <= maxHome {
@@ -841,7 +848,7 @@ func (p *Parser) grow() {
 		return
 	}
 	l := p.spare.Value()
-	if l == nil || len(l.buf) < size {
+	if l == nil || len(l.buf) < size || len(l.buf)/8 > max(size, c.need) { // a small part may stay long
 		l = &large{buf: make([]byte, size)}
 	}
 	if cap(l.found) > cap(c.found) {
@@ -863,8 +870,8 @@ func (p *Parser) reading() (t *partial, last bool) {
 	return t, t.left == 1
 }
 
-// expire ends the views of the last command or reply, and leaves the large buffer once what is to
-// come fits into the small one.
+// expire ends the views of the last command or reply, and leaves the large buffer once little of it
+// is still to come.
 func (p *Parser) expire() {
 	past := &p.cmds[p.turn^1]
 	if raceEnabled {
@@ -876,7 +883,8 @@ func (p *Parser) expire() {
 	if p.reply != nil {
 		p.reply.end()
 	}
-	if p.large != nil && p.w-p.r >= len(p.home) {
+	rest := p.w - p.r
+	if p.large != nil && rest >= len(p.home) && rest > len(p.buf)/8 {
 		return
 	}
 	p.shed(past)
@@ -886,14 +894,24 @@ func (p *Parser) expire() {
 	if p.large == nil {
 		return
 	}
-	p.moved += int64(p.r)
-	p.w = copy(p.home, p.buf[p.r:p.w])
-	p.r, p.buf = 0, p.home
 	if p.reply != nil {
 		p.reply.shed(p.large)
 	}
 	p.spare = weak.Make(p.large)
 	p.large = nil
+	from := p.buf[p.r:p.w]
+	switch {
+	case rest < len(p.home):
+		p.buf = p.home
+	case rest < maxHome:
+		p.home = make([]byte, maxHome)
+		p.buf = p.home
+	default:
+		p.large = &large{buf: make([]byte, 2*rest)}
+		p.buf = p.large.buf
+	}
+	p.moved += int64(p.r)
+	p.r, p.w = 0, copy(p.buf, from)
 }
 
 // shed takes from c, which is not in use, what only a command of many arguments needs. The large
@@ -909,7 +927,7 @@ func (p *Parser) shed(c *Command) {
 	if cap(c.views) > maxKept {
 		c.views, l.views = smallerFirst(l.views, c.views)
 	}
-	if cap(c.line) > maxKept {
+	if cap(c.line) > maxHome {
 		c.line = nil
 	}
 }

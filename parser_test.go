@@ -1080,6 +1080,11 @@ func TestMemory(t *testing.T) {
 		{"a million arguments", 1, 64 << 10, text("*1000000\r\n", empty)},
 		{"a million arguments and PINGs in one read", 1, 64 << 10, text("*1000000\r\n" + empty + strings.Repeat(ping, 100000))},
 		{"a million arguments and PINGs, one more", 1, 64 << 10, text("*1000000\r\n" + empty + strings.Repeat(ping, 100001))},
+		{"a million arguments and 40 KiB of a command", 1, 160 << 10, text("*1000000\r\n" + empty + "*1\r\n$50000\r\n" + strings.Repeat("x", 40<<10))},
+		{"a 64 MiB SET, then 40 KiB of a command", 1, 160 << 10, func() io.Reader {
+			return join(set64(), "\r\n*1\r\n$50000\r\n"+strings.Repeat("x", 40<<10))
+		}},
+		{"5,000 arguments, again and again", 1, 64 << 10, func() io.Reader { return repeated("*5000\r\n"+empty[:6*5000], 10*30007) }},
 		{"15,000 inline arguments", 1, 64 << 10, text(strings.Repeat("a ", 15000)+"\n", strings.Repeat("b ", 15000)+"\n", ping)},
 	}
 	for _, r := range rows {
@@ -1102,6 +1107,38 @@ func TestMemory(t *testing.T) {
 		})
 	}
 	runtime.KeepAlive(empty)
+}
+
+// TestParseMemory: what a Command holds that Parse has read many arguments into.
+func TestParseMemory(t *testing.T) {
+	var c Command
+	b := []byte("*1000000\r\n" + strings.Repeat("$0\r\n\r\n", 1e6))
+	before := heap()
+	if n, err := c.Parse(b); n != len(b) || err != nil {
+		t.Fatalf("got %d, %v, want %d, nil", n, err, len(b))
+	}
+	c.Args()
+	if n, err := c.Parse(nil); n != 0 || err != nil {
+		t.Fatalf("got %d, %v of nothing, want 0, nil", n, err)
+	}
+	held := heap() - before
+	runtime.KeepAlive(&c)
+	runtime.KeepAlive(b)
+	if held > 4<<10 {
+		t.Errorf("got %d bytes held, want at most %d", held, 4<<10)
+	}
+}
+
+// TestMemoryOverTotal: the buffer has not more than Total and the byte that is one too many.
+func TestMemoryOverTotal(t *testing.T) {
+	for _, total := range []int{100, 64 << 10, 100_000, 1 << 20} {
+		p := NewParser(io.MultiReader(strings.NewReader("*1000000\r\n"), repeated("$0\r\n\r\n", 6_000_000)))
+		p.Limits.Total = total
+		_, err := p.ReadCommand()
+		if max := max(total+1, maxHome); !errors.Is(err, ErrTooBig) || len(p.buf) > max {
+			t.Errorf("Total %d: got %v with a buffer of %d, want %v and at most %d", total, err, len(p.buf), ErrTooBig, max)
+		}
+	}
 }
 
 // TestMemoryAfterReset: what a pooled Parser holds of a command that never ended.
