@@ -652,7 +652,7 @@ type Parser struct {
 const (
 	minHome = 1 << 10  // bytes: the buffer at first
 	maxHome = 32 << 10 // bytes: what a connection may keep
-	maxKept = 2 << 10  // arguments: likewise
+	maxKept = 3 << 10  // arguments: likewise
 )
 
 // large is memory that only a large command needs. Between such commands the Parser has but a weak
@@ -848,7 +848,7 @@ func (p *Parser) grow() {
 		return
 	}
 	l := p.spare.Value()
-	if l == nil || len(l.buf) < size || len(l.buf)/8 > max(size, c.need) { // a small part may stay long
+	if l == nil || len(l.buf) < size || last && c.bulk > 0 && len(l.buf)/8 > c.need {
 		l = &large{buf: make([]byte, size)}
 	}
 	if cap(l.found) > cap(c.found) {
