@@ -3,8 +3,8 @@ package redisproto
 import "errors"
 
 // A ProtocolError says that the peer's bytes are not RESP, or go over a limit. The stream has no
-// known boundary after it: send Error's text to the peer with [Writer.WriteError] and close the
-// connection, as Redis does.
+// known boundary after it. A server sends Error's text to the peer with [Writer.WriteError] and closes
+// the connection, as Redis does; a client just closes.
 //
 // errors.Is tells the cases apart by the values below; errors.Is(err, &ProtocolError{}) matches
 // them all.
@@ -40,7 +40,7 @@ var (
 	// decimal int64 or is over Limits.Args.
 	ErrMultibulkLength = protocolError("invalid multibulk length")
 	// ErrBulkLength: the length after '$', or that of another string in a reply, is not a decimal
-	// number from 0 to Limits.Bulk.
+	// number from 0 to Limits.Bulk; or a simple string or error in a reply is longer.
 	ErrBulkLength = protocolError("invalid bulk length")
 	// ErrExpectedBulk: an argument does not begin with '$'. The text of the error that is
 	// returned goes on with the byte found in its place.

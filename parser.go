@@ -2,8 +2,9 @@
 // garbage.
 //
 // A [Parser] reads commands from a connection; the arguments of a [Command] are views into the
-// parser's buffer. A [Writer] writes replies through a bufio.Writer. Requests are read as Redis
-// reads them, to the byte; where this package is stricter, the errors say so.
+// parser's buffer. A [Writer] writes replies through a bufio.Writer. For the other end of the
+// connection, [Writer.WriteCommand] writes commands and [Parser.ReadReply] reads replies. Requests
+// are read as Redis reads them, to the byte; where this package is stricter, the errors say so.
 package redisproto
 
 import (
@@ -36,8 +37,8 @@ import (
 // buffer can move under a command that is not whole yet. Replies, of reply.go, are read into the
 // same buffer, by one record that is in use instead.
 
-// Defaults of [Limits]: what a zero field means. NewParser and Reset read them, and
-// [Command.Parse] at the start of each command; set them before the first parser is made.
+// Defaults of [Limits]: what a zero field means. A Parser reads them in NewParser, in Reset and when
+// its Limits have changed, and [Command.Parse] at each call: set them before the first is made.
 var (
 	MaxNumArg     = math.MaxInt32 // arguments in a command, as in Redis
 	MaxBulkSize   = 512 << 20     // bytes in an argument: Redis's proto-max-bulk-len
@@ -56,12 +57,13 @@ const (
 
 // Limits bound what a peer may send. They are checked when a length is read, before any memory is
 // sought for it. A zero field means the default. They may be changed between two calls of
-// ReadCommand, and hold from the next command on.
+// ReadCommand or ReadReply, and hold from the next command or reply on; for one that is received
+// in part they hold from its start.
 type Limits struct {
 	Args   int // arguments in a multibulk command; elements in a reply, nested ones too; default MaxNumArg
 	Bulk   int // bytes in one argument of a multibulk command, or one string of a reply; default MaxBulkSize
 	Inline int // bytes in an inline command without its LF; default MaxTelnetLine; negative refuses them
-	Total  int // bytes of one command or reply as it is on the wire; default 1 GiB
+	Total  int // bytes of one command or reply as it is on the wire; default 1 GiB, at most 2 GiB - 2
 	Depth  int // aggregates within each other in a reply; default 128
 
 	// Unauthenticated holds a multibulk command to 10 arguments of 16 KiB each, with an error
@@ -134,7 +136,8 @@ func (t *partial) takeBulk() {
 //
 // One that a [Parser] returned, and each view of its bytes, is valid until the parser's next
 // ReadCommand, ReadReply or Reset; Clone makes a copy to keep. Every method may be called on a nil
-// *Command: it has no arguments and is the last one.
+// *Command: it has no arguments and is the last one. Args and Name write to memory of the Command,
+// so they are not for several goroutines at once.
 type Command struct {
 	partial         // where the arguments are in base: one is base[start:end]
 	n       int     // arguments; 0 until all are there
@@ -243,9 +246,11 @@ func (c *Command) Clone() *Command {
 // 0 and err is nil the command is not whole: call again with the same bytes and more after them,
 // and it goes on where it stopped. After an error, a *ProtocolError, the next call starts afresh.
 //
-// It keeps to the package's limits. The views are into b and valid as long as b is unchanged. There
-// is no pipeline that c knows of, so IsLast is true. c is the zero Command at first, never one that
-// a Parser returned.
+// It keeps to the package's limits: [MaxNumArg], [MaxBulkSize], [MaxTelnetLine], and 1 GiB in all. A
+// b of nothing but empty commands gives 0 too, so set a bound of your own to what you hold for a
+// connection. c holds the command until the next call; its views are into b and valid as long as b is
+// unchanged. There is no pipeline that c knows of, so IsLast is true. c is the zero Command at first,
+// and again for another stream; it is never one that a Parser returned.
 func (c *Command) Parse(b []byte) (n int, err error) {
 	if c == nil {
 		return 0, errors.New("redisproto: Parse of a nil *Command")
@@ -620,8 +625,8 @@ func unescape(line []byte, i int) (ch byte, last int) {
 	return line[i], i
 }
 
-// A Parser reads commands, or replies, from a connection. It is not safe for concurrent use, and must not be
-// copied.
+// A Parser reads commands, or replies, from a connection. NewParser makes one, or Reset of a zero
+// one. It is not safe for concurrent use, and must not be copied.
 type Parser struct {
 	// Limits hold for what is read from now on.
 	Limits Limits
@@ -652,7 +657,7 @@ type Parser struct {
 const (
 	minHome = 1 << 10  // bytes: the buffer at first
 	maxHome = 32 << 10 // bytes: what a connection may keep
-	maxKept = 3 << 10  // arguments: likewise
+	maxKept = 4 << 10  // arguments: likewise
 )
 
 // large is memory that only a large command needs. Between such commands the Parser has but a weak
@@ -691,8 +696,9 @@ func (p *Parser) Reset(r io.Reader) {
 func (p *Parser) Buffered() int { return p.w - p.r }
 
 // Commands returns the commands of the connection, for a range loop that is the whole server loop.
-// The last pair has the error that ended it in place of a command, but for io.EOF between two
-// commands, which just ends the loop.
+// The last pair has the error that ended it in place of a command, which is nil then, but for io.EOF
+// between two commands, which just ends the loop. A command is valid until the loop goes on; Clone
+// it to keep it.
 func (p *Parser) Commands() iter.Seq2[*Command, error] {
 	return func(yield func(*Command, error) bool) {
 		for {

@@ -100,8 +100,8 @@ type Reply struct {
 
 // A ReplyError is an error that the server replied.
 type ReplyError struct {
-	Code    string // the first word, if it is in capitals as they are by convention: ERR, MOVED, ...
-	Message string // the rest
+	Code    string // the first word, if it is in capitals as they are by convention: ERR, MOVED, ...; or ""
+	Message string // the rest, or all
 }
 
 // Error returns the code and the message.
@@ -234,7 +234,7 @@ func (r *Reply) Bool() (bool, error) {
 }
 
 // BigInt returns the value of a big number or an integer, or of a string that holds one, which is
-// what RESP2 has for a big number.
+// what RESP2 has for a big number. One of more than 65,536 bytes is an error.
 func (r *Reply) BigInt() (*big.Int, error) {
 	b, err := r.scalar("an integer")
 	if err != nil {
@@ -371,7 +371,8 @@ func (r *Reply) Raw() []byte {
 	return t.base[start:end:end]
 }
 
-// Clone returns a copy that owns its bytes and stays valid. It may be read by many at once.
+// Clone returns a copy that owns its bytes and stays valid, with the attributes that r has. It may be
+// read by many at once.
 func (r *Reply) Clone() *Reply {
 	if !r.valid() {
 		return new(Reply)

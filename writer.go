@@ -13,9 +13,10 @@ import (
 	"strings"
 )
 
-// A Writer writes replies. Over a bufio.Writer it is a thin layer that holds no bytes of its own:
-// several Writers on one bufio.Writer, and bytes written to that in between, come out in order. It
-// is not safe for concurrent use.
+// A Writer writes replies, and with WriteCommand commands. NewWriter makes one, or Reset of a zero
+// one. Over a bufio.Writer it is a thin layer that holds no bytes of its own: several Writers on one
+// bufio.Writer, and bytes written to that in between, come out in order. It is not safe for
+// concurrent use.
 //
 // It speaks RESP2 until SetProtocol changes that. The types that only RESP3 has may be written all
 // the same: a RESP2 client gets them as Redis would send them to it.
@@ -90,7 +91,7 @@ func (w *Writer) Flush() error {
 	return w.bw.Flush()
 }
 
-// Write writes b as it is: bytes that are RESP already, such as a Raw.
+// Write writes b as it is: bytes that are RESP already, such as a Raw. Nothing is checked.
 func (w *Writer) Write(b []byte) (int, error) {
 	if w.err == nil && w.whole == nil {
 		return w.bw.Write(b)
