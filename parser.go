@@ -897,9 +897,13 @@ func (p *Parser) expire() {
 	if c := &p.cmds[p.turn]; p.next == 0 && c.need == 0 {
 		p.shed(c)
 	}
-	if p.large == nil {
-		return
+	if p.large != nil {
+		p.leave(rest)
 	}
+}
+
+// leave gives up the large buffer for one that suits the rest bytes to come.
+func (p *Parser) leave(rest int) {
 	if p.reply != nil {
 		p.reply.shed(p.large)
 	}
