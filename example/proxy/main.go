@@ -54,7 +54,7 @@ func run(args []string) int {
 	o.timed = *metrics != ""
 	p, listener, err := o.open(log)
 	if err == nil && *metrics != "" {
-		err = p.serveMetrics(*metrics)
+		_, err = p.serveMetrics(*metrics)
 	}
 	if err != nil {
 		log.Error("cannot start", "err", err)
@@ -159,14 +159,14 @@ func authorities(file string) (*x509.CertPool, error) {
 }
 
 // serveMetrics serves expvar's variables, this program's among them, until the program ends.
-func (p *proxy) serveMetrics(addr string) error {
+func (p *proxy) serveMetrics(addr string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	expvar.Publish("proxy", p.vars())
 	server := &http.Server{Handler: expvar.Handler(), ReadHeaderTimeout: 5 * time.Second}
 	go func() { p.log.Error("metrics are no longer served", "err", server.Serve(listener)) }()
 	p.log.Info("serving metrics", "addr", listener.Addr().String())
-	return nil
+	return listener, nil
 }

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// A redisServer is a redis-server on a free port of the loopback interface, with nothing saved. It
+// ends with the test.
+type redisServer struct {
+	t    testing.TB
+	addr string
+	args []string
+	stop func() // as the power cut does
+}
+
+// startRedis skips the test if there is no redis-server.
+func startRedis(t testing.TB, args ...string) *redisServer {
+	t.Helper()
+	r := &redisServer{t: t, args: args, stop: func() {}}
+	t.Cleanup(func() { r.stop() })
+	for range 5 { // another process may take the port first
+		r.addr = freeAddr(t)
+		if r.start() {
+			return r
+		}
+	}
+	t.Fatal("redis-server does not start")
+	return nil
+}
+
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs the server on its address, and reports whether it takes connections.
+func (r *redisServer) start() (ready bool) {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		r.t.Skip("redis-server is not installed: ", err)
+	}
+	_, port, _ := net.SplitHostPort(r.addr)
+	// The server ends with the shell's input, so also when the test binary dies.
+	const untilEOF = `"$@" & exec >&-; read x; kill -9 $! 2>/dev/null; wait`
+	cmd := exec.Command("sh", append([]string{"-c", untilEOF, "sh", path, "--port", port, "--bind", "127.0.0.1",
+		"--dir", r.t.TempDir(), "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"}, r.args...)...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for !ready && lines.Scan() {
+		ready = strings.Contains(lines.Text(), "Ready to accept connections")
+	}
+	drained := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, out)
+		close(drained)
+	}()
+	r.stop = sync.OnceFunc(func() {
+		in.Close()
+		<-drained
+		cmd.Wait()
+	})
+	return ready
+}
+
+// A testProxy is a proxy on a free port, and what it logs.
+type testProxy struct {
+	*proxy
+	addr string
+	log  lockedBuffer
+	stop context.CancelFunc // as SIGTERM does
+	done chan struct{}      // it has stopped
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+// startProxy starts a proxy as the flags say.
+func startProxy(t testing.TB, upstream string, flags ...string) *testProxy {
+	t.Helper()
+	var o options
+	fs := flag.NewFlagSet("proxy", flag.PanicOnError)
+	o.define(fs)
+	fs.Parse(append([]string{"-listen", "127.0.0.1:0", "-upstream", upstream}, flags...))
+	p := &testProxy{done: make(chan struct{})}
+	inner, listener, err := o.open(slog.New(slog.NewTextHandler(&p.log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(context.Background())
+	p.proxy, p.addr = inner, listener.Addr().String()
+	go func() {
+		inner.run(ctx, listener)
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.stop()
+		<-p.done
+	})
+	return p
+}
+
+// A conn is a connection to a server.
+type conn struct {
+	*redisproto.Parser
+	*redisproto.Writer
+	net.Conn
+	t testing.TB
+}
+
+func dial(t testing.TB, addr string, config *tls.Config) *conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config != nil {
+		c = tls.Client(c, config)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(time.Minute)) // a hang ends with an error
+	return &conn{redisproto.NewParser(c), redisproto.NewWriter(bufio.NewWriter(c)), c, t}
+}
+
+// send sends commands, each of words with spaces between; "_" is a space within a word.
+func (c *conn) send(commands ...string) {
+	c.t.Helper()
+	for _, command := range commands {
+		words := strings.Fields(command)
+		for i := range words {
+			words[i] = strings.ReplaceAll(words[i], "_", " ")
+		}
+		c.WriteBulkStrings(words)
+	}
+	if err := c.Flush(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// read reads a reply, and gives the bytes of it.
+func (c *conn) read() string {
+	c.t.Helper()
+	r, err := c.ReadReply()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(r.Raw())
+}
+
+// want reads replies and checks that they are what they should be.
+func (c *conn) want(replies ...string) {
+	c.t.Helper()
+	for _, want := range replies {
+		if got := c.read(); got != want {
+			c.t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// call sends a command and reads its reply, which is no aggregate.
+func (c *conn) call(command string) string {
+	c.t.Helper()
+	c.send(command)
+	r, err := c.ReadReply()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(r.Bytes())
+}
+
+// until repeats a command until it has that reply.
+func (c *conn) until(want, command string) {
+	c.t.Helper()
+	for got := ""; got != want; got = c.call(command) {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// rest reads until the connection is closed.
+func (c *conn) rest() string {
+	c.t.Helper()
+	b, err := io.ReadAll(c.Conn)
+	if err != nil {
+		c.t.Errorf("after %q: %v", b, err)
+	}
+	return string(b)
+}

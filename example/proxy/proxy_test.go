@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A script is sent over one connection, as one pipeline and then command by command. "~want command"
+// is no part of it: another client repeats that command until it has that reply.
+var scripts = []struct {
+	name     string
+	commands []string
+}{
+	{"values", []string{"SET k v", "GET k", "GET none", "HSET h a 1 b 2", "HGETALL h", "ZADD z 1.5 a", "ZSCORE z a",
+		"RPUSH l 1 2 3", "LRANGE l 0 -1", "LPUSH k x", "NOSUCH a b", "GET", "PING", "ECHO hi", "OBJECT ENCODING k"}},
+	{"types", []string{"DEBUG PROTOCOL string", "DEBUG PROTOCOL integer", "DEBUG PROTOCOL double", "DEBUG PROTOCOL null",
+		"DEBUG PROTOCOL array", "DEBUG PROTOCOL set", "DEBUG PROTOCOL map", "DEBUG PROTOCOL attrib", "DEBUG PROTOCOL push",
+		"DEBUG PROTOCOL verbatim", "DEBUG PROTOCOL true", "DEBUG PROTOCOL false", "DEBUG PROTOCOL bignum"}},
+	{"scripts", []string{"EVAL return{1,{2,{3}},'x'} 0", "EVAL return{ok='fine'} 0", "EVAL return{err='BAD'} 0",
+		"EVAL return{double=1.5} 0", "EVAL return{map={a=1}} 0", "EVAL return(redis.call('nosuch')) 0", "EVALSHA 00 0"}},
+	{"nested", []string{"EVAL local_t={}_for_i=1,500_do_t={t}_end_return_t 0", "PING"}},
+	{"transaction", []string{"MULTI", "SET k 1", "INCR k", "LPUSH k x", "EXEC", "MULTI", "SET k 2", "DISCARD", "GET k", "EXEC"}},
+	{"transaction with an error", []string{"MULTI", "SET k 1", "NOSUCH", "EXEC", "EXEC", "GET k"}},
+	{"watch, unchanged", []string{"WATCH k", "MULTI", "SET k 1", "EXEC", "GET k"}},
+	{"watch, changed", []string{"WATCH k", "SET here 1", "~1 GET here", "~OK SET k 2", "MULTI", "GET k", "EXEC", "UNWATCH"}},
+	{"blocking, then given", []string{"BLPOP q 0", "PING", "~1 LPUSH q x"}},
+	{"blocking, in vain", []string{"BLPOP q 0.01", "BRPOPLPUSH q r 0.01", "PING"}},
+	{"blocking, there", []string{"RPUSH q a b", "BLPOP q 0", "BLMPOP 0 1 q LEFT", "XADD s 1-1 a b", "XREAD BLOCK 10 STREAMS s 0"}},
+	{"subscribe", []string{"SUBSCRIBE c", "~1 PUBLISH c hi", "SUBSCRIBE c d", "PSUBSCRIBE p*", "~1 PUBLISH pp ho", "PING", "PING x",
+		"GET k", "UNSUBSCRIBE c", "UNSUBSCRIBE none", "SUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"}},
+	{"shards", []string{"SSUBSCRIBE s t", "~1 SPUBLISH s hi", "SUNSUBSCRIBE", "GET k"}},
+	{"subscribe and reset", []string{"SUBSCRIBE c d", "~1 PUBLISH c hi", "RESET", "UNSUBSCRIBE", "GET k", "LRANGE none 0 -1"}},
+	{"a reply that looks like a message", []string{"RPUSH message message c hi", "SUBSCRIBE c", "LRANGE message 0 -1",
+		"UNSUBSCRIBE", "LRANGE message 0 -1", "EVAL return{'subscribe','c',7} 0", "UNSUBSCRIBE", "GET k"}},
+	{"subscribe in a transaction", []string{"MULTI", "SUBSCRIBE c", "SET k 1", "SUBSCRIBE d e", "EXEC", "PING", "UNSUBSCRIBE", "GET k"}},
+	{"publish to itself", []string{"HELLO 3", "SUBSCRIBE c", "PUBLISH c hi", "GET k", "HELLO 2", "PING", "~1 PUBLISH c ho"}},
+	{"hello", []string{"HELLO 2", "HELLO 3", "HELLO 4", "HELLO", "HELLO 3 SETNAME me", "CLIENT GETNAME", "HELLO 2 AUTH no one", "HGETALL h"}},
+	{"no replies", []string{"CLIENT REPLY OFF", "SET k 1", "INCR k", "NOSUCH", "CLIENT REPLY ON", "GET k"}},
+	{"skipped replies", []string{"CLIENT REPLY SKIP", "SET k 1", "GET k", "CLIENT REPLY SKIP", "NOSUCH", "INCR k", "CLIENT REPLY ON"}},
+	{"no replies, reset", []string{"CLIENT REPLY OFF", "SET k 1", "RESET", "GET k"}},
+	{"no replies in a transaction", []string{"MULTI", "SET k 1", "CLIENT REPLY OFF", "GET k", "EXEC", "GET k", "CLIENT REPLY ON", "GET k"}},
+	{"no replies to the end", []string{"SET k 1", "CLIENT REPLY OFF", "GET k"}},
+	{"CLIENT REPLY with errors", []string{"CLIENT REPLY MAYBE", "CLIENT REPLY", "CLIENT REPLY ON", "CLIENT NOSUCH", "GET k"}},
+	{"monitor", []string{"MONITOR", "PING", "~OK SET k 1", "GET k"}},
+	{"monitor, reset", []string{"MONITOR", "PING", "RESET", "GET k"}},
+	{"invalidation", []string{"CLIENT TRACKING on", "SET k 1", "GET k", "SET here 1", "~1 GET here", "~OK SET k 2",
+		"~0 EXISTS later", "GET k"}},
+	{"select", []string{"SELECT 1", "SET k other", "SELECT 0", "GET k", "SELECT 99"}},
+	{"what comes after QUIT", []string{"GET k", "QUIT", "GET k", "GET k"}},
+	{"killed", []string{"GET k", "CLIENT KILL TYPE normal SKIPME no"}},
+	{"too long a name", []string{strings.Repeat("x", 200) + " a b", "GET k"}},
+}
+
+// unlike are the parts of a reply that are not the same twice.
+var unlike = regexp.MustCompile(`(\r\nid\r\n:\d+|\d+\.\d+ \[\d 127\.0\.0\.1:\d+\])`)
+
+// runScript gives all that a server says to a script.
+func runScript(t *testing.T, redis *redisServer, addr, hello string, commands []string, atOnce bool) string {
+	other := dial(t, redis.addr, nil)
+	other.send("FLUSHALL")
+	other.want("+OK\r\n")
+	c := dial(t, addr, nil)
+	var pending []string
+	for _, command := range append([]string{hello}, commands...) {
+		if want, command, ok := strings.Cut(command, " "); ok && want[0] == '~' {
+			c.send(pending...)
+			pending = nil
+			other.until(want[1:], command)
+			continue
+		}
+		pending = append(pending, command)
+		if !atOnce {
+			c.send(pending...)
+			pending = nil
+		}
+	}
+	c.send(append(pending, "QUIT")...)
+	got := c.rest()
+	other.Close()
+	return unlike.ReplaceAllString(got, "...")
+}
+
+// The proxy is transparent: what a client gets through it is what it gets without it, to the byte.
+// And where commands and replies are matched, each is counted as often as the server itself says.
+func TestTransparent(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-slowlog", "1h")
+	plain := startProxy(t, redis.addr)
+	for _, s := range scripts {
+		for _, hello := range []string{"HELLO 2", "HELLO 3"} {
+			for _, atOnce := range []bool{true, false} {
+				name := fmt.Sprintf("%s, %s, at once %v", s.name, hello, atOnce)
+				want := runScript(t, redis, redis.addr, hello, s.commands, atOnce)
+				for _, p := range []*testProxy{p, plain} {
+					if got := runScript(t, redis, p.addr, hello, s.commands, atOnce); got != want {
+						t.Errorf("%s:\n got %q\nwant %q", name, got, want)
+					}
+				}
+			}
+		}
+	}
+}
