@@ -90,22 +90,26 @@ func (c *command) within(part float64) int64 {
 type commands struct {
 	byName atomic.Pointer[map[string]*command]
 	adding sync.Mutex
+	other  *command          // counts what is not counted apart
 	token  string            // no client knows it; it is in the name sent for a denied command
 	texts  map[string][]byte // by name in lower case: the error that a denied command gets
 }
 
-// maxCommands bounds the names that are counted apart, whatever the upstream says to them.
-const maxCommands = 2000
+// Bounds of what clients can fill memory with, by inventing names.
+const (
+	maxName     = 64   // bytes in the name of a command that is counted apart
+	maxCommands = 2000 // such names, whatever the upstream says to them
+	maxNew      = 500  // those of one client that the upstream is not known to know
+)
 
 func (cs *commands) init() {
 	cs.token = "DENIED-" + rand.Text() + "-"
 	cs.texts = map[string][]byte{}
-	m := map[string]*command{}
+	cs.byName.Store(&map[string]*command{})
 	for name := range special {
-		m[name] = newCommand(name)
-		m[name].known = true
+		cs.add(newCommand(name))
 	}
-	cs.byName.Store(&m)
+	cs.other = cs.add(newCommand("(OTHER)"))
 	// What follows these is no RESP; and a replica should not have a proxy between.
 	cs.deny("SYNC,PSYNC")
 }
@@ -114,16 +118,8 @@ func newCommand(name string) *command {
 	return &command{name: name, kind: special[name], secret: secret[name], blocking: blocking[name]}
 }
 
-// find returns the command of that name, in upper case, or one that is not among cs yet.
-func (cs *commands) find(name []byte) *command {
-	if c := (*cs.byName.Load())[string(name)]; c != nil {
-		return c
-	}
-	return newCommand(string(name))
-}
-
-// add puts c among cs, unless one of that name is there or there are too many, and returns the one
-// to use.
+// add puts c among cs, unless there is one of that name or there are too many, and returns the one to
+// count by.
 func (cs *commands) add(c *command) *command {
 	cs.adding.Lock()
 	defer cs.adding.Unlock()
@@ -132,7 +128,7 @@ func (cs *commands) add(c *command) *command {
 		return known
 	}
 	if len(old) >= maxCommands {
-		return c
+		return cs.other
 	}
 	m := maps.Clone(old)
 	m[c.name], c.known = c, true
@@ -152,7 +148,7 @@ func (cs *commands) deny(list string) error {
 		if name == "" {
 			continue
 		}
-		if len(name) > 64 || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		if len(name) > maxName || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
 			return fmt.Errorf("%q is no command's name", name)
 		}
 		c := cs.add(newCommand(name))

@@ -162,7 +162,7 @@ func dial(t testing.TB, addr string, config *tls.Config) *conn {
 		c = tls.Client(c, config)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(time.Minute)) // a hang ends with an error
+	c.SetDeadline(time.Now().Add(20 * time.Second)) // a hang ends with an error
 	return &conn{redisproto.NewParser(c), redisproto.NewWriter(bufio.NewWriter(c)), c, t}
 }
 
@@ -228,4 +228,12 @@ func (c *conn) rest() string {
 		c.t.Errorf("after %q: %v", b, err)
 	}
 	return string(b)
+}
+
+// untilBlocked returns when one client waits for a list.
+func (c *conn) untilBlocked() {
+	c.t.Helper()
+	for !strings.Contains(c.call("INFO clients"), "blocked_clients:1\r\n") {
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -178,12 +178,13 @@ type session struct {
 	fault            atomic.Pointer[[]byte] // the error for what it sent last, if that was no command
 
 	// The commands' side.
-	parser     *redisproto.Parser // reads fromClient
-	toUpstream *bufio.Writer      // writes to publisher
-	batch      []call             // in toUpstream, not published yet
-	received   time.Duration      // since start: when the commands in parser were read
-	multi      bool               // there was a MULTI
-	uncounted  bool               // no telling which replies belong to which commands
+	parser     *redisproto.Parser  // reads fromClient
+	toUpstream *bufio.Writer       // writes to publisher
+	batch      []call              // in toUpstream, not published yet
+	received   time.Duration       // since start: when the commands in parser were read
+	invented   map[string]*command // names that the upstream is not known to know
+	multi      bool                // there was a MULTI
+	uncounted  bool                // no telling which replies belong to which commands
 
 	replies
 }
@@ -218,6 +219,9 @@ func (s *session) forward(ctx context.Context, c *redisproto.Command) {
 		s.fault.Store(&text)
 		s.push(call{command: garbage})
 		s.toUpstream.WriteString("*x\r\n")
+		if s.toUpstream.Flush() == nil {
+			io.Copy(io.Discard, s.client) // until it hangs up, or the answer is there
+		}
 	case ctx.Err() != nil:
 		if s.toUpstream.Flush() == nil && !s.uncounted {
 			s.calls.drained()
@@ -232,6 +236,25 @@ var (
 	garbage   = &command{kind: malformed}
 	errAttack = errors.New("a browser was made to connect here")
 )
+
+// find returns the command of that name, in upper case.
+func (s *session) find(name []byte) *command {
+	if c := (*s.byName.Load())[string(name)]; c != nil {
+		return c
+	}
+	c := s.invented[string(name)]
+	if c == nil {
+		if len(name) > maxName || len(s.invented) == maxNew {
+			return s.other
+		}
+		if s.invented == nil {
+			s.invented = map[string]*command{}
+		}
+		c = newCommand(string(name))
+		s.invented[c.name] = c
+	}
+	return c
+}
 
 // send sends one command.
 func (s *session) send(c *redisproto.Command) error {

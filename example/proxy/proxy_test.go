@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -82,18 +84,25 @@ func runScript(t *testing.T, redis *redisServer, addr, hello string, commands []
 	return unlike.ReplaceAllString(got, "...")
 }
 
+// closes says that the server closes in the middle of a script.
+var closes = regexp.MustCompile("QUIT|KILL")
+
 // The proxy is transparent: what a client gets through it is what it gets without it, to the byte.
-// And where commands and replies are matched, each is counted as often as the server itself says.
 func TestTransparent(t *testing.T) {
 	redis := startRedis(t)
-	p := startProxy(t, redis.addr, "-slowlog", "1h")
-	plain := startProxy(t, redis.addr)
+	plain, timed := startProxy(t, redis.addr), startProxy(t, redis.addr, "-slowlog", "1h")
 	for _, s := range scripts {
 		for _, hello := range []string{"HELLO 2", "HELLO 3"} {
 			for _, atOnce := range []bool{true, false} {
+				if !atOnce && closes.MatchString(strings.Join(s.commands, " ")) {
+					continue // no more can be sent then
+				}
 				name := fmt.Sprintf("%s, %s, at once %v", s.name, hello, atOnce)
 				want := runScript(t, redis, redis.addr, hello, s.commands, atOnce)
-				for _, p := range []*testProxy{p, plain} {
+				if !strings.Contains(want, "proto") { // of the answer to HELLO
+					t.Errorf("%s: without the proxy, got %q", name, want)
+				}
+				for _, p := range []*testProxy{plain, timed} {
 					if got := runScript(t, redis, p.addr, hello, s.commands, atOnce); got != want {
 						t.Errorf("%s:\n got %q\nwant %q", name, got, want)
 					}
@@ -101,4 +110,64 @@ func TestTransparent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Where commands and replies are matched, each call and each error is counted as often as the server
+// itself says, and each call has its latency.
+func TestCounts(t *testing.T) {
+	redis := startRedis(t)
+	other := dial(t, redis.addr, nil)
+	// The server counts a command of a transaction when that is executed.
+	skip := regexp.MustCompile("CLIENT REPLY|MONITOR|MULTI|" + closes.String())
+	for _, s := range scripts {
+		all := strings.Join(s.commands, " ")
+		if skip.MatchString(all) {
+			continue
+		}
+		for _, hello := range []string{"HELLO 2", "HELLO 3"} {
+			p := startProxy(t, redis.addr, "-slowlog", "1h")
+			other.call("CONFIG RESETSTAT")
+			runScript(t, redis, p.addr, hello, s.commands, true)
+			p.stop()
+			<-p.done
+			want := commandStats(other.call("INFO commandstats"))
+			got := map[string][2]int64{}
+			for name, c := range *p.byName.Load() {
+				if n := c.calls.Load(); n > 0 {
+					got[strings.ToLower(name)] = [2]int64{n, c.errors.Load()}
+				}
+				if got, want := c.timedCalls(), c.calls.Load(); got != want {
+					t.Errorf("%s, %s: %s has %d latencies, want %d", s.name, hello, name, got, want)
+				}
+			}
+			for _, m := range regexp.MustCompile(`~\w* (\w+)`).FindAllStringSubmatch(all+" ~ FLUSHALL ~ INFO ~ CONFIG", -1) {
+				delete(want, strings.ToLower(m[1])) // not all through the proxy
+				delete(got, strings.ToLower(m[1]))
+			}
+			delete(got, "(other)")
+			if !maps.Equal(got, want) {
+				t.Errorf("%s, %s: calls and errors:\n got %v\nwant %v", s.name, hello, got, want)
+			}
+		}
+	}
+}
+
+func (c *command) timedCalls() (n int64) {
+	for i := range c.slots {
+		n += c.slots[i].Load()
+	}
+	return n
+}
+
+// commandStats gives the calls and the errors by command, of what INFO says.
+func commandStats(info string) map[string][2]int64 {
+	stats := map[string][2]int64{}
+	for _, m := range regexp.MustCompile(`cmdstat_([^:|]*).*:calls=(\d+),.*rejected_calls=(\d+),failed_calls=(\d+)`).FindAllStringSubmatch(info, -1) {
+		calls, _ := strconv.ParseInt(m[2], 10, 64)
+		rejected, _ := strconv.ParseInt(m[3], 10, 64)
+		failed, _ := strconv.ParseInt(m[4], 10, 64)
+		s := stats[m[1]]
+		stats[m[1]] = [2]int64{s[0] + calls + rejected, s[1] + rejected + failed}
+	}
+	return stats
 }

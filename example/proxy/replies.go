@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -48,8 +49,10 @@ type replies struct {
 	subs     [3]int
 	resp3    bool
 	closing  bool          // the last reply says that the upstream will close
+	over     bool          // the last reply has been sent: the one to what was no command
 	now      time.Duration // since start: when the replies at hand were read
-	before   time.Duration // when the reply before was
+	before   time.Duration // when those before were
+	slowest  slowest
 }
 
 // fromUpstream reads for the parser, which does so when it holds no further whole reply: the time to
@@ -62,7 +65,8 @@ func (s fromUpstream) Read(b []byte) (n int, err error) {
 	}
 	if s.done > 0 {
 		s.calls.remove(s.done)
-		s.done = 0
+		s.done, s.before = 0, s.now
+		s.slowest.log(s.session.log)
 	}
 	n, err = s.upstream.Read(b)
 	if s.timed {
@@ -92,7 +96,7 @@ func (s *session) reply() {
 		if !s.free {
 			s.match(r)
 		}
-		if _, s.lost = s.toClient.Write(raw); s.lost != nil {
+		if _, s.lost = s.toClient.Write(raw); s.lost != nil || s.over {
 			return
 		}
 	}
@@ -106,7 +110,7 @@ func (s *session) errorText(raw []byte) []byte {
 	if bytes.HasPrefix(raw, []byte("-ERR Protocol error")) {
 		head := s.head()
 		if fault := s.fault.Load(); fault != nil && (head == nil || head.kind == malformed) {
-			s.closing = true
+			s.over = true
 			return *fault
 		}
 		s.closing = true
@@ -210,13 +214,40 @@ func (s *session) answered(c *call, r *redisproto.Reply) {
 		k.calls.Add(1)
 		return
 	}
-	// The upstream began with this one when it was done with the one before.
+	// The upstream began with this one when it was done with those before; but of those that it
+	// answered together, there is no telling which one took the time.
 	took := s.now - max(c.received, s.before)
-	s.before = s.now
 	k.answered(took)
-	if s.slow > 0 && took >= s.slow && !c.blocking {
-		s.log.Warn("slow command", "took", took, "command", c.args)
+	if s.slow > 0 && took >= s.slow {
+		s.slowest.add(took, c)
 	}
+}
+
+// slowest are the slow commands that were answered together.
+type slowest struct {
+	took    time.Duration // the longest
+	count   int
+	args    []string // of the first of them
+	blocked bool     // one of them waited for others, and the rest for that
+}
+
+func (l *slowest) add(took time.Duration, c *call) {
+	const most = 8
+	l.took = max(l.took, took)
+	l.blocked = l.blocked || c.blocking
+	if l.count++; len(l.args) < most {
+		l.args = append(l.args, c.args)
+	}
+}
+
+func (l *slowest) log(log *slog.Logger) {
+	switch {
+	case l.count == 1 && !l.blocked:
+		log.Warn("slow command", "took", l.took, "command", l.args[0])
+	case l.count > 1 && !l.blocked:
+		log.Warn("slow commands, answered together", "took", l.took, "count", l.count, "commands", l.args)
+	}
+	*l = slowest{}
 }
 
 // upstreamLost answers what is in flight with an error each: it may have been executed, so it is not
