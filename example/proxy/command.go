@@ -172,14 +172,15 @@ func (cs *commands) denial(reply []byte) []byte {
 	return cs.texts[string(bytes.ToLower(name))]
 }
 
-// vars are the metrics of p, for expvar.
-func (p *proxy) vars() expvar.Var {
-	m := new(expvar.Map)
-	m.Set("clients", &p.clients)
-	m.Set("clients_total", &p.accepted)
-	m.Set("denied", &p.denied)
-	m.Set("upstream_failures", &p.failures)
-	m.Set("commands", expvar.Func(func() any {
+var metrics = expvar.NewMap("proxy")
+
+// publish makes the metrics of p those that expvar serves.
+func (p *proxy) publish() {
+	metrics.Set("clients", &p.clients)
+	metrics.Set("clients_total", &p.accepted)
+	metrics.Set("denied", &p.denied)
+	metrics.Set("upstream_failures", &p.failures)
+	metrics.Set("commands", expvar.Func(func() any {
 		type stats struct {
 			Calls  int64 `json:"calls"`
 			Errors int64 `json:"errors"`
@@ -197,5 +198,4 @@ func (p *proxy) vars() expvar.Var {
 		}
 		return all
 	}))
-	return m
 }

@@ -306,7 +306,7 @@ func TestUpstreamAway(t *testing.T) {
 	}
 
 	c.send("BLPOP q 0", "INCR k", "SUBSCRIBE a b")
-	dial(t, redis.addr, nil).untilBlocked()
+	dial(t, redis.addr, nil).untilInfo("blocked_clients:1")
 	redis.stop()
 	got := c.rest()
 	if strings.Count(got, "-ERR upstream "+redis.addr+" "+closed) != 3 || strings.Count(got, "\r\n") != 3 {
@@ -429,7 +429,7 @@ func TestDrain(t *testing.T) {
 	subscribed.send("SUBSCRIBE c")
 	subscribed.read()
 	busy.send("BLPOP q 0", "ECHO hi")
-	other.untilBlocked()
+	other.untilInfo("blocked_clients:1")
 	p.stop()
 	for _, c := range []*conn{idle, subscribed} {
 		if got := c.rest(); got != "" {
@@ -448,7 +448,7 @@ func TestDrain(t *testing.T) {
 	p = startProxy(t, redis.addr, "-drain", "10ms")
 	busy = dial(t, p.addr, nil)
 	busy.send("BLPOP q 0")
-	other.untilBlocked()
+	other.untilInfo("blocked_clients:1")
 	p.stop()
 	if got, want := busy.rest(), "-ERR upstream "+redis.addr+" did not answer before the proxy stopped; the command may have been executed\r\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)

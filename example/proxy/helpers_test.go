@@ -230,10 +230,10 @@ func (c *conn) rest() string {
 	return string(b)
 }
 
-// untilBlocked returns when one client waits for a list.
-func (c *conn) untilBlocked() {
+// untilInfo returns when the server says so of its clients.
+func (c *conn) untilInfo(line string) {
 	c.t.Helper()
-	for !strings.Contains(c.call("INFO clients"), "blocked_clients:1\r\n") {
+	for !strings.Contains(c.call("INFO clients"), line+"\r\n") {
 		time.Sleep(time.Millisecond)
 	}
 }

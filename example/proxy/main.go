@@ -164,7 +164,7 @@ func (p *proxy) serveMetrics(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	expvar.Publish("proxy", p.vars())
+	p.publish()
 	server := &http.Server{Handler: expvar.Handler(), ReadHeaderTimeout: 5 * time.Second}
 	go func() { p.log.Error("metrics are no longer served", "err", server.Serve(listener)) }()
 	p.log.Info("serving metrics", "addr", listener.Addr().String())
