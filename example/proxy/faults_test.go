@@ -111,8 +111,8 @@ func TestSlowlog(t *testing.T) {
 	p.stop()
 	<-p.done
 	log := p.log.String()
-	for _, want := range []string{`msg="slow command" client=127.0.0.1:`, `command="DEBUG SLEEP 0.06"`, `xxx...]"`,
-		`count=2 commands="[ECHO together DEBUG SLEEP 0.06]"`} {
+	for _, want := range []string{`msg="slow command" client=127.0.0.1:`, `command="DEBUG SLEEP 0.06"`, `xxx..."`,
+		`count=2 commands="ECHO together | DEBUG SLEEP 0.06"`} {
 		if !strings.Contains(log, want) {
 			t.Errorf("no %s in the log:\n%s", want, log)
 		}

@@ -227,6 +227,7 @@ func (c *conn) rest() string {
 	if err != nil {
 		c.t.Errorf("after %q: %v", b, err)
 	}
+	c.Close()
 	return string(b)
 }
 

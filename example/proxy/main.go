@@ -61,10 +61,7 @@ func run(args []string) int {
 		return 1
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "upstream", p.addr)
-	context.AfterFunc(ctx, func() {
-		stop() // a second signal ends the program at once
-		log.Info("draining", "clients", p.clients.Value())
-	})
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	p.run(ctx, listener)
 	log.Info("stopped")
 	return 0

@@ -49,7 +49,10 @@ func newProxy(upstream string, log *slog.Logger) *proxy {
 
 // run takes clients until ctx ends, and then drains: what was received is still answered.
 func (p *proxy) run(ctx context.Context, listener net.Listener) {
-	defer context.AfterFunc(ctx, func() { listener.Close() })()
+	context.AfterFunc(ctx, func() {
+		p.log.Info("draining", "clients", p.clients.Value())
+		listener.Close()
+	})
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
@@ -261,7 +264,7 @@ func (s *session) send(c *redisproto.Command) error {
 	cmd, raw := s.find(c.Name()), c.Raw()
 	k := call{command: cmd, received: s.received}
 	if cmd.denied != nil {
-		s.proxy.denied.Add(1)
+		s.denied.Add(1)
 		raw = cmd.denied
 	} else if cmd.kind != ordinary {
 		k.channels = c.ArgCount() - 1

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,7 +246,7 @@ func (l *slowest) log(log *slog.Logger) {
 	case l.count == 1 && !l.blocked:
 		log.Warn("slow command", "took", l.took, "command", l.args[0])
 	case l.count > 1 && !l.blocked:
-		log.Warn("slow commands, answered together", "took", l.took, "count", l.count, "commands", l.args)
+		log.Warn("slow commands, answered together", "took", l.took, "count", l.count, "commands", strings.Join(l.args, " | "))
 	}
 	*l = slowest{}
 }
