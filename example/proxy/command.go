@@ -54,7 +54,7 @@ type command struct {
 	denied   []byte // what is sent upstream in its place; nil if it may pass
 	secret   bool
 	blocking bool
-	known    bool // it is among the commands that are kept
+	known    atomic.Bool // it is among the commands that are kept
 
 	calls, errors atomic.Int64
 	total, most   atomic.Int64     // nanoseconds
@@ -131,7 +131,8 @@ func (cs *commands) add(c *command) *command {
 		return cs.other
 	}
 	m := maps.Clone(old)
-	m[c.name], c.known = c, true
+	m[c.name] = c
+	c.known.Store(true)
 	cs.byName.Store(&m)
 	return c
 }

@@ -143,6 +143,11 @@ func TestMetrics(t *testing.T) {
 	for range 6 {
 		c.read()
 	}
+	c = dial(t, p.addr, nil) // one whose replies cannot be told apart
+	c.send("MULTI", "SUBSCRIBE a b", "EXEC", "RESET", "SET m 1", "LPUSH m x", "STRLEN m")
+	for range 8 {
+		c.read()
+	}
 	res, err := http.Get("http://" + listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -159,11 +164,11 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fmt.Sprint(vars.Proxy.Clients, vars.Proxy.Denied, vars.Proxy.Failures)
-	for _, name := range []string{"set", "incr", "get", "flushall", "nosuch", "client"} {
+	for _, name := range []string{"set", "incr", "get", "flushall", "nosuch", "client", "strlen"} {
 		s := vars.Proxy.Commands[name]
 		got += fmt.Sprintf(" %s:%d,%d", name, s["calls"], s["errors"])
 	}
-	if want := "1 1 0 set:1,0 incr:1,1 get:2,0 flushall:1,1 nosuch:0,0 client:2,0"; got != want {
+	if want := "2 1 0 set:2,0 incr:1,1 get:2,0 flushall:1,1 nosuch:0,0 client:2,0 strlen:1,0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for name, s := range vars.Proxy.Commands {
@@ -436,8 +441,15 @@ func TestDrain(t *testing.T) {
 			t.Errorf("got %q, want the end", got)
 		}
 	}
-	if _, err := net.Dial("tcp", p.addr); err == nil {
-		t.Error("a new client is taken")
+	for deadline := time.Now().Add(20 * time.Second); ; { // until new clients are turned away
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("new clients are still taken")
+		}
 	}
 	other.call("RPUSH q x")
 	if got, want := busy.rest(), "*2\r\n$1\r\nq\r\n$1\r\nx\r\n$2\r\nhi\r\n"; got != want {

@@ -32,6 +32,7 @@ var scripts = []struct {
 	{"blocking, there", []string{"RPUSH q a b", "BLPOP q 0", "BLMPOP 0 1 q LEFT", "XADD s 1-1 a b", "XREAD BLOCK 10 STREAMS s 0"}},
 	{"subscribe", []string{"SUBSCRIBE c", "~1 PUBLISH c hi", "SUBSCRIBE c d", "PSUBSCRIBE p*", "~1 PUBLISH pp ho", "PING", "PING x",
 		"GET k", "UNSUBSCRIBE c", "UNSUBSCRIBE none", "SUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"}},
+	{"unsubscribe from all", []string{"SET k 1", "SUBSCRIBE c d", "UNSUBSCRIBE", "UNSUBSCRIBE", "LPUSH k x", "GET k"}},
 	{"shards", []string{"SSUBSCRIBE s t", "~1 SPUBLISH s hi", "SUNSUBSCRIBE", "GET k"}},
 	{"subscribe and reset", []string{"SUBSCRIBE c d", "~1 PUBLISH c hi", "RESET", "UNSUBSCRIBE", "GET k", "LRANGE none 0 -1"}},
 	{"a reply that looks like a message", []string{"RPUSH message message c hi", "SUBSCRIBE c", "LRANGE message 0 -1",

@@ -202,7 +202,7 @@ func (s *session) answered(c *call, r *redisproto.Reply) {
 	s.next++
 	s.done++
 	k, failed := c.command, r.Kind() == redisproto.SimpleError || r.Kind() == redisproto.BulkError
-	if !k.known {
+	if !k.known.Load() {
 		if failed && bytes.HasPrefix(r.Bytes(), []byte("ERR unknown command")) {
 			return // names that clients invent are not kept
 		}
