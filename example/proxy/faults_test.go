@@ -86,11 +86,9 @@ func TestDeny(t *testing.T) {
 	if !strings.Contains(p.log.String(), "possible cross-protocol attack") {
 		t.Errorf("no attack is logged: %s", &p.log)
 	}
-	var o options
-	if o.deny = "a b"; true {
-		if _, _, err := o.open(slog.New(slog.DiscardHandler)); err == nil {
-			t.Error("-deny 'a b': got no error")
-		}
+	o := options{deny: "a b"}
+	if _, _, err := o.open(slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("-deny 'a b': got no error")
 	}
 }
 
