@@ -234,7 +234,13 @@ func dump(t testing.TB, r *Reply) string {
 	case Double:
 		f, err := r.Float()
 		b.WriteString(strconv.FormatFloat(f, 'g', -1, 64))
-		checkNoError(t, err)
+		if _, parsed := strconv.ParseFloat(string(r.Bytes()), 64); errors.Is(parsed, strconv.ErrRange) {
+			if err == nil {
+				t.Errorf("Float of %q is %g, want an error", r.Bytes(), f)
+			}
+		} else {
+			checkNoError(t, err)
+		}
 	case BigNumber:
 		n, err := r.BigInt()
 		fmt.Fprint(&b, n)

@@ -45,7 +45,8 @@ var scripts = []struct {
 	{"no replies, reset", []string{"CLIENT REPLY OFF", "SET k 1", "RESET", "GET k"}},
 	{"no replies in a transaction", []string{"MULTI", "SET k 1", "CLIENT REPLY OFF", "GET k", "EXEC", "GET k", "CLIENT REPLY ON", "GET k"}},
 	{"CLIENT REPLY with errors", []string{"CLIENT REPLY MAYBE", "CLIENT REPLY", "CLIENT REPLY ON", "CLIENT NOSUCH", "GET k"}},
-	{"monitor", []string{"MONITOR", "PING", "~OK SET k 1", "GET k"}},
+	// Monitors are not shown ACL, so it can tell that MONITOR has come.
+	{"monitor", []string{"MONITOR", "PING", "ACL SETUSER m +@all", "~OK ACL DRYRUN m PING", "~OK SET k 1", "GET k", "ACL DELUSER m"}},
 	{"monitor, reset", []string{"MONITOR", "PING", "RESET", "GET k"}},
 	{"invalidation", []string{"CLIENT TRACKING on", "SET k 1", "GET k", "SET here 1", "~1 GET here", "~OK SET k 2",
 		"~0 EXISTS later", "GET k"}},
