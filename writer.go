@@ -214,8 +214,7 @@ func (w *Writer) WriteBulk(b []byte) error {
 		return w.WriteNull()
 	}
 	if buf := w.free(maxHead + len(b) + 2); buf != nil {
-		buf = append(appendHead(buf, '$', int64(len(b))), b...)
-		_, err := w.bw.Write(append(buf, "\r\n"...))
+		_, err := w.bw.Write(appendBulk(buf, b))
 		return err
 	}
 	buf := appendHead(w.room(maxHead), '$', int64(len(b)))
@@ -232,8 +231,7 @@ func (w *Writer) WriteBulk(b []byte) error {
 // WriteBulkString writes s as a bulk string.
 func (w *Writer) WriteBulkString(s string) error {
 	if buf := w.free(maxHead + len(s) + 2); buf != nil {
-		buf = append(appendHead(buf, '$', int64(len(s))), s...)
-		_, err := w.bw.Write(append(buf, "\r\n"...))
+		_, err := w.bw.Write(appendBulk(buf, s))
 		return err
 	}
 	return w.blob('$', "", s)
@@ -424,8 +422,7 @@ func writeBulks[T []byte | string](w *Writer, bulks []T, one func(*Writer, T) er
 	buf := appendHead(w.room(maxHead), '*', int64(len(bulks)))
 	for _, b := range bulks {
 		if len(b) > 0 && maxHead+len(b)+2 <= cap(buf)-len(buf) {
-			buf = append(appendHead(buf, '$', int64(len(b))), b...)
-			buf = append(buf, "\r\n"...)
+			buf = appendBulk(buf, b)
 			continue
 		}
 		w.send(buf)
@@ -587,9 +584,7 @@ func (w *Writer) writeFloat(f float64, bits int) error {
 		return w.send(append(buf, "\r\n"...))
 	}
 	var digits [32]byte
-	text := appendFloat(digits[:0], f, bits)
-	buf = append(appendHead(buf, '$', int64(len(text))), text...)
-	return w.send(append(buf, "\r\n"...))
+	return w.send(appendBulk(buf, appendFloat(digits[:0], f, bits)))
 }
 
 // appendFloat appends the shortest decimal that reads back as f, in the notation of C's "%.17g":
@@ -625,6 +620,12 @@ func appendHead(b []byte, kind byte, n int64) []byte {
 		return append(b, kind, zero+byte(u/1000), zero+byte(u/100%10), zero+byte(u/10%10), zero+byte(u%10), '\r', '\n')
 	}
 	b = strconv.AppendInt(append(b, kind), n, 10)
+	return append(b, "\r\n"...)
+}
+
+// appendBulk appends a bulk string.
+func appendBulk[T []byte | string](b []byte, s T) []byte {
+	b = append(appendHead(b, '$', int64(len(s))), s...)
 	return append(b, "\r\n"...)
 }
 
@@ -699,7 +700,5 @@ func (w *Writer) writeArg(v any) error {
 	case float64:
 		num = appendFloat(num, v, 64)
 	}
-	buf := appendHead(w.room(maxHead+len(num)+2), '$', int64(len(num)))
-	buf = append(buf, num...)
-	return w.send(append(buf, "\r\n"...))
+	return w.send(appendBulk(w.room(maxHead+len(num)+2), num))
 }
