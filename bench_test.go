@@ -74,7 +74,8 @@ func BenchmarkReadCommand(b *testing.B) {
 func benchmark(b *testing.B, size int, once func() error) {
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
-	for b.Loop() {
+	b.ResetTimer()
+	for range b.N {
 		if err := once(); err != nil {
 			b.Fatal(err)
 		}
@@ -180,9 +181,9 @@ func BenchmarkParse(b *testing.B) {
 		b.Run("cmd="+cmd.name, func(b *testing.B) {
 			data := bytes.Repeat([]byte(cmd.bytes), 1+16<<10/len(cmd.bytes))
 			rest := data
-			var c Command
+			var p Parser
 			benchmark(b, len(cmd.bytes), func() error {
-				n, err := c.Parse(rest)
+				_, n, err := p.Parse(rest)
 				if rest = rest[n:]; len(rest) == 0 {
 					rest = data
 				}

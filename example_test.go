@@ -19,13 +19,7 @@ func Example() {
 		parser := redisproto.NewParser(conn)
 		writer := redisproto.NewWriter(bufio.NewWriter(conn))
 		defer writer.Flush()
-		for command, err := range parser.Commands() {
-			if err != nil {
-				if errors.Is(err, &redisproto.ProtocolError{}) {
-					writer.WriteError(err.Error())
-				}
-				return
-			}
+		for command := range parser.Commands() {
 			switch string(command.Name()) {
 			case "PING":
 				writer.WriteSimpleString("PONG")
@@ -39,6 +33,9 @@ func Example() {
 					return
 				}
 			}
+		}
+		if err := parser.Err(); errors.Is(err, &redisproto.ProtocolError{}) {
+			writer.WriteError(err.Error())
 		}
 	}
 
@@ -80,13 +77,10 @@ func ExampleParser_ReadCommand() {
 
 func ExampleParser_Commands() {
 	parser := redisproto.NewParser(strings.NewReader("PING\r\nGET key\r\nGET"))
-	for command, err := range parser.Commands() {
-		if err != nil {
-			fmt.Println("error:", err)
-			break
-		}
+	for command := range parser.Commands() {
 		fmt.Printf("%q\n", command.Args())
 	}
+	fmt.Println("error:", parser.Err())
 	// Output:
 	// ["PING"]
 	// ["GET" "key"]
@@ -96,11 +90,11 @@ func ExampleParser_Commands() {
 // Before a client has given its password, it may send little.
 func ExampleLimits() {
 	parser := redisproto.NewParser(strings.NewReader("AUTH secret\r\n*1000\r\n"))
-	parser.Limits.Unauthenticated = true
+	parser.SetLimits(redisproto.Limits{Unauthenticated: true})
 	command, err := parser.ReadCommand()
 	fmt.Printf("%q %v\n", command.Args(), err)
 
-	// With parser.Limits.Unauthenticated = false here, the next command could be of any size.
+	// After parser.SetLimits(redisproto.Limits{}) here, the next command could be of any size.
 	_, err = parser.ReadCommand()
 	fmt.Println(err)
 	// Output:
@@ -112,12 +106,12 @@ func ExampleLimits() {
 func ExampleCommand_Clone() {
 	parser := redisproto.NewParser(strings.NewReader("SET a 1\r\nSET b 2\r\n"))
 	var queue []*redisproto.Command
-	for command, err := range parser.Commands() {
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
+	for command := range parser.Commands() {
 		queue = append(queue, command.Clone())
+	}
+	if err := parser.Err(); err != nil {
+		fmt.Println(err)
+		return
 	}
 	for _, command := range queue {
 		fmt.Printf("%s = %s\n", command.Get(1), command.Get(2))
@@ -128,13 +122,13 @@ func ExampleCommand_Clone() {
 }
 
 // An event loop owns its buffers: it adds what has arrived and takes the whole commands from the front.
-func ExampleCommand_Parse() {
-	var command redisproto.Command
+func ExampleParser_Parse() {
+	var parser redisproto.Parser
 	var buf []byte
 	for _, arrived := range []string{"*1\r\n$4\r\nPI", "NG\r\n*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n*1\r\n"} {
 		buf = append(buf, arrived...)
 		for {
-			n, err := command.Parse(buf)
+			command, n, err := parser.Parse(buf)
 			if err != nil {
 				fmt.Println(err)
 				return
@@ -159,16 +153,14 @@ func ExampleProtocolError() {
 	parser := redisproto.NewParser(strings.NewReader("PING\r\n*1\r\n$-5\r\n"))
 	var reply bytes.Buffer
 	writer := redisproto.NewWriter(&reply)
-	for _, err := range parser.Commands() {
-		var perr *redisproto.ProtocolError
-		switch {
-		case errors.As(err, &perr):
-			writer.WriteError(perr.Error())
-			fmt.Println("wrong at byte", perr.Offset)
-			fmt.Println("a bad length:", errors.Is(err, redisproto.ErrBulkLength))
-		case err == nil:
-			writer.WriteSimpleString("PONG")
-		}
+	for range parser.Commands() {
+		writer.WriteSimpleString("PONG")
+	}
+	var perr *redisproto.ProtocolError
+	if errors.As(parser.Err(), &perr) {
+		writer.WriteError(perr.Error())
+		fmt.Println("wrong at byte", perr.Offset)
+		fmt.Println("a bad length:", errors.Is(perr, redisproto.ErrBulkLength))
 	}
 	fmt.Printf("%q\n", reply.String())
 	// Output:
@@ -235,7 +227,7 @@ func ExampleWriter_SetProtocol() {
 }
 
 // A client and a server of remote calls, over a connection that could as well be TCP.
-func ExampleParser_ReadReply() {
+func ExampleReplyParser_ReadReply() {
 	client, server := net.Pipe()
 	go func() {
 		defer server.Close()
@@ -256,15 +248,15 @@ func ExampleParser_ReadReply() {
 		}
 	}()
 
-	parser := redisproto.NewParser(client)
+	parser := redisproto.NewReplyParser(client)
 	writer := redisproto.NewWriter(client)
-	call := func(args ...any) (*redisproto.Reply, error) {
+	call := func(args ...any) (redisproto.Reply, error) {
 		if err := writer.WriteCommand(args...); err != nil {
-			return nil, err
+			return redisproto.Reply{}, err
 		}
 		reply, err := parser.ReadReply()
 		if err != nil {
-			return nil, err
+			return redisproto.Reply{}, err
 		}
 		return reply, reply.Err()
 	}
@@ -294,7 +286,7 @@ func ExampleWriter_WriteCommand() {
 	client, server := net.Pipe()
 	go serveCounter(server)
 
-	parser := redisproto.NewParser(client)
+	parser := redisproto.NewReplyParser(client)
 	writer := redisproto.NewWriter(bufio.NewWriter(client))
 	for i := range 3 {
 		writer.WriteCommand("INCRBY", "counter", 10*i)
@@ -336,7 +328,7 @@ func serveCounter(conn net.Conn) {
 
 // A map of RESP3 and the array that RESP2 has in its place are read by the same loop.
 func ExampleReply_Pairs() {
-	parser := redisproto.NewParser(strings.NewReader(
+	parser := redisproto.NewReplyParser(strings.NewReader(
 		"%2\r\n$4\r\nname\r\n$3\r\nann\r\n$3\r\nage\r\n:42\r\n" +
 			"*4\r\n$4\r\nname\r\n$3\r\nann\r\n$3\r\nage\r\n$2\r\n42\r\n"))
 	for {

@@ -1,3 +1,3 @@
 module github.com/secmask/go-redisproto
 
-go 1.24
+go 1.23

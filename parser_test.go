@@ -31,7 +31,7 @@ func (r *row) end() error {
 	return r.err
 }
 
-type list = [][]string
+type batch = [][]string
 
 // wire gives commands as clients send them.
 func wire(cmds ...[]string) string {
@@ -55,11 +55,11 @@ func numbered(n int) []string {
 func sizeRows() (rows []row) {
 	for _, n := range []int{0, 1, 9, 10, 11, 99, 100, 101, 999, 1000, 1001, 4 << 10, 40 << 10} {
 		set := []string{"SET", "k", strings.Repeat("v", n)}
-		in := list{set, {"PING"}, set}
+		in := batch{set, {"PING"}, set}
 		rows = append(rows, row{name: fmt.Sprintf("bulk of %d", n), in: wire(in...), want: in})
 	}
 	for _, n := range []int{1, 2, 8, 9, 10, 11, 99, 100, 101, 1500} {
-		in := list{numbered(n), {"PING"}, numbered(n)}
+		in := batch{numbered(n), {"PING"}, numbered(n)}
 		rows = append(rows, row{name: fmt.Sprintf("%d arguments", n), in: wire(in...), want: in})
 	}
 	return rows
@@ -67,50 +67,50 @@ func sizeRows() (rows []row) {
 
 var goodRows = []row{
 	{name: "nothing", in: ""},
-	{name: "PING", in: "*1\r\n$4\r\nPING\r\n", want: list{{"PING"}}},
-	{name: "SET", in: "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhello\r\n", want: list{{"SET", "k", "hello"}}},
-	{name: "empty arguments", in: "*3\r\n$0\r\n\r\n$0\r\n\r\n$0\r\n\r\n", want: list{{"", "", ""}}},
-	{name: "payload of CR LF", in: "*2\r\n$2\r\n\r\n\r\n$4\r\n\r\n\r\n\r\n", want: list{{"\r\n", "\r\n\r\n"}}},
-	{name: "payload that looks like a request", in: "*1\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n", want: list{{"*1\r\n$4\r\nPING\r\n"}}},
-	{name: "every byte in a payload", in: wire([]string{allBytes()}), want: list{{allBytes()}}},
-	{name: "multibulk pipeline", in: wire(list{{"A"}, {"B", "1"}, {"C", "1", "2"}}...), want: list{{"A"}, {"B", "1"}, {"C", "1", "2"}}},
+	{name: "PING", in: "*1\r\n$4\r\nPING\r\n", want: batch{{"PING"}}},
+	{name: "SET", in: "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhello\r\n", want: batch{{"SET", "k", "hello"}}},
+	{name: "empty arguments", in: "*3\r\n$0\r\n\r\n$0\r\n\r\n$0\r\n\r\n", want: batch{{"", "", ""}}},
+	{name: "payload of CR LF", in: "*2\r\n$2\r\n\r\n\r\n$4\r\n\r\n\r\n\r\n", want: batch{{"\r\n", "\r\n\r\n"}}},
+	{name: "payload that looks like a request", in: "*1\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n", want: batch{{"*1\r\n$4\r\nPING\r\n"}}},
+	{name: "every byte in a payload", in: wire([]string{allBytes()}), want: batch{{allBytes()}}},
+	{name: "multibulk pipeline", in: wire(batch{{"A"}, {"B", "1"}, {"C", "1", "2"}}...), want: batch{{"A"}, {"B", "1"}, {"C", "1", "2"}}},
 
-	{name: "inline", in: "PING\r\n", want: list{{"PING"}}},
-	{name: "inline, LF alone", in: "PING\n", want: list{{"PING"}}},
-	{name: "inline arguments", in: "SET k hello\r\n", want: list{{"SET", "k", "hello"}}},
-	{name: "inline blanks", in: " \t\v\f\rSET \t k\t\rv \r\n", want: list{{"SET", "k", "v"}}},
-	{name: "VT and FF in a word", in: "ECHO a\vb\fc\n", want: list{{"ECHO", "a\vb\fc"}}},
-	{name: "VT before a word", in: "ECHO \vhi\nPING\v\n", want: list{{"ECHO", "hi"}, {"PING\v"}}},
-	{name: "high bytes are no blanks", in: "a\x85b \xa0\xff\n", want: list{{"a\x85b", "\xa0\xff"}}},
-	{name: "one CR is removed", in: "a\r\r\n", want: list{{"a"}}},
-	{name: "inline pipeline", in: "PING\r\nSET k v\nGET k\r\n", want: list{{"PING"}, {"SET", "k", "v"}, {"GET", "k"}}},
-	{name: "reply types are words", in: "+PING\r\n:1\r\n$4\r\n-x y\r\n", want: list{{"+PING"}, {":1"}, {"$4"}, {"-x", "y"}}},
-	{name: "a blank before *", in: " *1\r\n\r*1\r\n", want: list{{"*1"}, {"*1"}}},
-	{name: "a backslash outside quotes", in: "a\\n \\x41 \\\n", want: list{{"a\\n", "\\x41", "\\"}}},
+	{name: "inline", in: "PING\r\n", want: batch{{"PING"}}},
+	{name: "inline, LF alone", in: "PING\n", want: batch{{"PING"}}},
+	{name: "inline arguments", in: "SET k hello\r\n", want: batch{{"SET", "k", "hello"}}},
+	{name: "inline blanks", in: " \t\v\f\rSET \t k\t\rv \r\n", want: batch{{"SET", "k", "v"}}},
+	{name: "VT and FF in a word", in: "ECHO a\vb\fc\n", want: batch{{"ECHO", "a\vb\fc"}}},
+	{name: "VT before a word", in: "ECHO \vhi\nPING\v\n", want: batch{{"ECHO", "hi"}, {"PING\v"}}},
+	{name: "high bytes are no blanks", in: "a\x85b \xa0\xff\n", want: batch{{"a\x85b", "\xa0\xff"}}},
+	{name: "one CR is removed", in: "a\r\r\n", want: batch{{"a"}}},
+	{name: "inline pipeline", in: "PING\r\nSET k v\nGET k\r\n", want: batch{{"PING"}, {"SET", "k", "v"}, {"GET", "k"}}},
+	{name: "reply types are words", in: "+PING\r\n:1\r\n$4\r\n-x y\r\n", want: batch{{"+PING"}, {":1"}, {"$4"}, {"-x", "y"}}},
+	{name: "a blank before *", in: " *1\r\n\r*1\r\n", want: batch{{"*1"}, {"*1"}}},
+	{name: "a backslash outside quotes", in: "a\\n \\x41 \\\n", want: batch{{"a\\n", "\\x41", "\\"}}},
 
-	{name: "double quotes", in: `SET k "hello world"` + "\r\n", want: list{{"SET", "k", "hello world"}}},
-	{name: "escapes", in: `"\n\r\t\b\a\"\\\q\0\v\'"` + "\n", want: list{{"\n\r\t\b\a\"\\q0v'"}}},
-	{name: "hex escapes", in: `"\x41\xfF\x00\x0d\x0A"` + "\n", want: list{{"A\xff\x00\r\n"}}},
-	{name: "no hex escapes", in: `"\X41" "\x4z" "\xz4" "\x4" "\x" "\u0041"` + "\n", want: list{{"X41", "x4z", "xz4", "x4", "x", "u0041"}}},
-	{name: "hex escape then hex", in: `"\x4141"` + "\n", want: list{{"A41"}}},
-	{name: "single quotes", in: `'it\'s' '\n' 'a\b' '"'` + "\r\n", want: list{{"it's", `\n`, `a\b`, `"`}}},
-	{name: "two backslashes in single quotes", in: `'a\\b'` + "\n", want: list{{`a\\b`}}},
-	{name: "empty quotes", in: "\"\" ''\n\"\"\n", want: list{{"", ""}, {""}}},
-	{name: "quotes behind a word", in: `P"ING" a"b c" x'y z'` + "\n", want: list{{"PING", "ab c", "xy z"}}},
-	{name: "VT and FF behind a quote", in: "\"a\"\vb 'c'\fd\n", want: list{{"a", "b", "c", "d"}}},
-	{name: "CR behind a quote", in: "\"a\"\r\r\n", want: list{{"a"}}},
-	{name: "quotes, then none", in: "SET a \"1 2\"\nSET b 3\nSET \"c\" 4\n", want: list{{"SET", "a", "1 2"}, {"SET", "b", "3"}, {"SET", "c", "4"}}},
+	{name: "double quotes", in: `SET k "hello world"` + "\r\n", want: batch{{"SET", "k", "hello world"}}},
+	{name: "escapes", in: `"\n\r\t\b\a\"\\\q\0\v\'"` + "\n", want: batch{{"\n\r\t\b\a\"\\q0v'"}}},
+	{name: "hex escapes", in: `"\x41\xfF\x00\x0d\x0A"` + "\n", want: batch{{"A\xff\x00\r\n"}}},
+	{name: "no hex escapes", in: `"\X41" "\x4z" "\xz4" "\x4" "\x" "\u0041"` + "\n", want: batch{{"X41", "x4z", "xz4", "x4", "x", "u0041"}}},
+	{name: "hex escape then hex", in: `"\x4141"` + "\n", want: batch{{"A41"}}},
+	{name: "single quotes", in: `'it\'s' '\n' 'a\b' '"'` + "\r\n", want: batch{{"it's", `\n`, `a\b`, `"`}}},
+	{name: "two backslashes in single quotes", in: `'a\\b'` + "\n", want: batch{{`a\\b`}}},
+	{name: "empty quotes", in: "\"\" ''\n\"\"\n", want: batch{{"", ""}, {""}}},
+	{name: "quotes behind a word", in: `P"ING" a"b c" x'y z'` + "\n", want: batch{{"PING", "ab c", "xy z"}}},
+	{name: "VT and FF behind a quote", in: "\"a\"\vb 'c'\fd\n", want: batch{{"a", "b", "c", "d"}}},
+	{name: "CR behind a quote", in: "\"a\"\r\r\n", want: batch{{"a"}}},
+	{name: "quotes, then none", in: "SET a \"1 2\"\nSET b 3\nSET \"c\" 4\n", want: batch{{"SET", "a", "1 2"}, {"SET", "b", "3"}, {"SET", "c", "4"}}},
 
-	{name: "quotes, then multibulks", in: "A 'b c'\nA 'b c'\n" + wire(list{{"D"}, {"E", "f"}, {"G"}}...), want: list{{"A", "b c"}, {"A", "b c"}, {"D"}, {"E", "f"}, {"G"}}},
-	{name: "multibulks, then quotes, then multibulks", in: wire(list{{"D"}, {"E"}}...) + "A 'b'\n" + wire(list{{"D"}, {"E"}}...), want: list{{"D"}, {"E"}, {"A", "b"}, {"D"}, {"E"}}},
+	{name: "quotes, then multibulks", in: "A 'b c'\nA 'b c'\n" + wire(batch{{"D"}, {"E", "f"}, {"G"}}...), want: batch{{"A", "b c"}, {"A", "b c"}, {"D"}, {"E", "f"}, {"G"}}},
+	{name: "multibulks, then quotes, then multibulks", in: wire(batch{{"D"}, {"E"}}...) + "A 'b'\n" + wire(batch{{"D"}, {"E"}}...), want: batch{{"D"}, {"E"}, {"A", "b"}, {"D"}, {"E"}}},
 
-	{name: "empty multibulks", in: "*0\r\n*-1\r\n*-5\r\n*-9223372036854775808\r\n" + wire([]string{"PING"}) + "*0\r\n", want: list{{"PING"}}},
-	{name: "blank lines", in: "\r\n\n\n \t\r\n\v\nPING\n\r\n", want: list{{"PING"}}},
+	{name: "empty multibulks", in: "*0\r\n*-1\r\n*-5\r\n*-9223372036854775808\r\n" + wire([]string{"PING"}) + "*0\r\n", want: batch{{"PING"}}},
+	{name: "blank lines", in: "\r\n\n\n \t\r\n\v\nPING\n\r\n", want: batch{{"PING"}}},
 	{name: "only empties", in: "\n*0\r\n\r\n*-1\r\n"},
-	{name: "mixed", in: "PING\r\n*1\r\n$1\r\na\r\n\n\"b\"\n*2\r\n$1\r\nc\r\n$1\r\nd\r\ne\n", want: list{{"PING"}, {"a"}, {"b"}, {"c", "d"}, {"e"}}},
-	{name: "an inline line of 64 KiB", in: strings.Repeat("x", 65535) + "\r\nPING\n", want: list{{strings.Repeat("x", 65535)}, {"PING"}}},
+	{name: "mixed", in: "PING\r\n*1\r\n$1\r\na\r\n\n\"b\"\n*2\r\n$1\r\nc\r\n$1\r\nd\r\ne\n", want: batch{{"PING"}, {"a"}, {"b"}, {"c", "d"}, {"e"}}},
+	{name: "an inline line of 64 KiB", in: strings.Repeat("x", 65535) + "\r\nPING\n", want: batch{{strings.Repeat("x", 65535)}, {"PING"}}},
 
-	{name: "ends in a count", in: "PING\n*1", want: list{{"PING"}}, err: io.ErrUnexpectedEOF},
+	{name: "ends in a count", in: "PING\n*1", want: batch{{"PING"}}, err: io.ErrUnexpectedEOF},
 	{name: "ends in a header", in: "*1\r\n$4\r", err: io.ErrUnexpectedEOF},
 	{name: "ends in a payload", in: "*1\r\n$4\r\nPIN", err: io.ErrUnexpectedEOF},
 	{name: "ends before the final LF", in: "*1\r\n$4\r\nPING\r", err: io.ErrUnexpectedEOF},
@@ -133,7 +133,7 @@ func allBytes() string {
 
 var badRows = []row{
 	{name: "count is empty", in: "*\r\n", err: ErrMultibulkLength},
-	{name: "count is no number", in: "PING\n*x\r\n", want: list{{"PING"}}, err: ErrMultibulkLength, at: 5},
+	{name: "count is no number", in: "PING\n*x\r\n", want: batch{{"PING"}}, err: ErrMultibulkLength, at: 5},
 	{name: "count +1", in: "*+1\r\n", err: ErrMultibulkLength},
 	{name: "count -0", in: "*-0\r\n", err: ErrMultibulkLength},
 	{name: "count -", in: "*-\r\n", err: ErrMultibulkLength},
@@ -191,7 +191,7 @@ var badRows = []row{
 	{name: "payload, then LF and no CR", in: "*2\r\n$1\r\naX\n$1\r\nb\r\n", err: ErrCRLF, at: 9},
 	{name: "long payload not ended", in: "*1\r\n$1000\r\n" + strings.Repeat("v", 1002), err: ErrCRLF, at: 1011},
 
-	{name: "quote left open", in: "PING\nGET \"a\r\nPING\n", want: list{{"PING"}}, err: ErrUnbalancedQuotes, at: 5},
+	{name: "quote left open", in: "PING\nGET \"a\r\nPING\n", want: batch{{"PING"}}, err: ErrUnbalancedQuotes, at: 5},
 	{name: "single quote left open", in: "'a\n", err: ErrUnbalancedQuotes},
 	{name: "quote closed inside a word", in: "\"a\"b\n", err: ErrUnbalancedQuotes},
 	{name: "two quoted parts", in: "\"a\"\"b\"\n", err: ErrUnbalancedQuotes},
@@ -210,7 +210,7 @@ func boundRows() []row {
 	digits := strings.Repeat("1", 65535)
 	long := strings.Repeat("x", 65536)
 	k16 := strings.Repeat("v", 16384)
-	small, pair := Limits{Args: 2, Bulk: 3, Inline: 4}, list{{"a", "b"}}
+	small, pair := Limits{Args: 2, Bulk: 3, Inline: 4}, batch{{"a", "b"}}
 	auth := Limits{Unauthenticated: true}
 	authBoth := Limits{Unauthenticated: true, Args: 5, Bulk: 100}
 	none := Limits{Inline: -1}
@@ -225,59 +225,59 @@ func boundRows() []row {
 		{name: "length line of 65537", in: "*1\r\n$1" + digits + "\r\n", err: ErrLengthTooLong, at: 4},
 		{name: "no length line in 65537", in: "*1\r\nx" + long, err: ErrLengthTooLong, at: 4},
 		{name: "length line of 65537 behind an argument", in: "*2\r\n$1\r\na\r\n$" + long, err: ErrLengthTooLong, at: 11},
-		{name: "inline 65535", in: long[1:] + "\n", want: list{{long[1:]}}},
-		{name: "inline 65536", in: long + "\n", want: list{{long}}},
-		{name: "inline 65536, CR counted", in: long[1:] + "\r\n", want: list{{long[1:]}}},
+		{name: "inline 65535", in: long[1:] + "\n", want: batch{{long[1:]}}},
+		{name: "inline 65536", in: long + "\n", want: batch{{long}}},
+		{name: "inline 65536, CR counted", in: long[1:] + "\r\n", want: batch{{long[1:]}}},
 		{name: "inline 65537", in: long + "x\n", err: ErrInlineTooLong},
 		{name: "inline 65537, CR counted", in: long + "\r\n", err: ErrInlineTooLong},
-		{name: "inline 65537 behind another", in: "PING\n" + long + "x", want: list{{"PING"}}, err: ErrInlineTooLong, at: 5},
+		{name: "inline 65537 behind another", in: "PING\n" + long + "x", want: batch{{"PING"}}, err: ErrInlineTooLong, at: 5},
 		{name: "inline 65536, not ended", in: long, err: io.ErrUnexpectedEOF},
 		{name: "NUL at byte 65537", in: long + "\x00", err: ErrInlineTooLong},
 
 		{name: "Args at", in: wire(pair...), want: pair, lim: small},
 		{name: "Args over", in: wire([]string{"a", "b", "c"}), err: ErrMultibulkLength, lim: small},
 		{name: "Args over, two digits", in: "*10\r\n", err: ErrMultibulkLength, lim: small},
-		{name: "Bulk under", in: "*1\r\n$2\r\nab\r\n", want: list{{"ab"}}, lim: small},
-		{name: "Bulk at", in: "*1\r\n$3\r\nabc\r\n", want: list{{"abc"}}, lim: small},
+		{name: "Bulk under", in: "*1\r\n$2\r\nab\r\n", want: batch{{"ab"}}, lim: small},
+		{name: "Bulk at", in: "*1\r\n$3\r\nabc\r\n", want: batch{{"abc"}}, lim: small},
 		{name: "Bulk over", in: "*1\r\n$4\r\nabcd\r\n", err: ErrBulkLength, at: 4, lim: small},
 		{name: "Bulk over, header only", in: "*1\r\n$4000\r\n", err: ErrBulkLength, at: 4, lim: small},
-		{name: "Inline at", in: "abcd\nabc\r\n", want: list{{"abcd"}, {"abc"}}, lim: small},
+		{name: "Inline at", in: "abcd\nabc\r\n", want: batch{{"abcd"}, {"abc"}}, lim: small},
 		{name: "Inline over", in: "abcde\n", err: ErrInlineTooLong, lim: small},
 		{name: "Inline over, not ended", in: "\nabcde", err: ErrInlineTooLong, at: 1, lim: small},
-		{name: "Inline is not bound by Args and Bulk", in: "a b c\n", want: list{{"a", "b", "c"}}, lim: Limits{Args: 1, Bulk: 1}},
-		{name: "Inline above the default", in: long + "x\n", want: list{{long + "x"}}, lim: Limits{Inline: 65537}},
+		{name: "Inline is not bound by Args and Bulk", in: "a b c\n", want: batch{{"a", "b", "c"}}, lim: Limits{Args: 1, Bulk: 1}},
+		{name: "Inline above the default", in: long + "x\n", want: batch{{long + "x"}}, lim: Limits{Inline: 65537}},
 
-		{name: "Total at", in: "*1\r\n$4\r\nPING\r\n", want: list{{"PING"}}, lim: Limits{Total: 14}},
-		{name: "Total over", in: "PING\n*1\r\n$5\r\nHELLO\r\n", want: list{{"PING"}}, err: ErrTooBig, at: 5, lim: Limits{Total: 14}},
+		{name: "Total at", in: "*1\r\n$4\r\nPING\r\n", want: batch{{"PING"}}, lim: Limits{Total: 14}},
+		{name: "Total over", in: "PING\n*1\r\n$5\r\nHELLO\r\n", want: batch{{"PING"}}, err: ErrTooBig, at: 5, lim: Limits{Total: 14}},
 		{name: "Total over, header only", in: "*1\r\n$5\r\n", err: ErrTooBig, lim: Limits{Total: 14}},
 		{name: "Total over by arguments", in: wire([]string{"a", "b", "c"}), err: ErrTooBig, lim: Limits{Total: 20}},
 		{name: "Total over in a header", in: "*1\r\n$000000000", err: ErrTooBig, lim: Limits{Total: 12}},
-		{name: "Total is of one command", in: "PING\nPING\nPING\n", want: list{{"PING"}, {"PING"}, {"PING"}}, lim: Limits{Total: 5}},
-		{name: "Total of an inline at", in: "PING\r\n", want: list{{"PING"}}, lim: Limits{Total: 6}},
+		{name: "Total is of one command", in: "PING\nPING\nPING\n", want: batch{{"PING"}, {"PING"}, {"PING"}}, lim: Limits{Total: 5}},
+		{name: "Total of an inline at", in: "PING\r\n", want: batch{{"PING"}}, lim: Limits{Total: 6}},
 		{name: "Total of an inline over", in: "PING \r\n", err: ErrTooBig, lim: Limits{Total: 6}},
 		{name: "Total by default, header only", in: "*3\r\n$1\r\na\r\n$1073741824\r\n", err: ErrTooBig, lim: Limits{Bulk: 1 << 30}},
 		{name: "Total of one", in: "\n\nx\n", err: ErrTooBig, at: 2, lim: Limits{Total: 1}},
 
-		{name: "unauthenticated 10", in: wire(numbered(10)), want: list{numbered(10)}, lim: auth},
+		{name: "unauthenticated 10", in: wire(numbered(10)), want: batch{numbered(10)}, lim: auth},
 		{name: "unauthenticated 11", in: "*11\r\n", err: ErrUnauthenticatedCount, lim: auth},
-		{name: "unauthenticated 16384", in: wire([]string{k16}), want: list{{k16}}, lim: auth},
+		{name: "unauthenticated 16384", in: wire([]string{k16}), want: batch{{k16}}, lim: auth},
 		{name: "unauthenticated 16385", in: "*1\r\n$16385\r\n", err: ErrUnauthenticatedLength, at: 4, lim: auth},
 		{name: "unauthenticated, count over both", in: "*2147483648\r\n", err: ErrMultibulkLength, lim: auth},
 		{name: "unauthenticated, length over both", in: "*1\r\n$536870913\r\n", err: ErrBulkLength, at: 4, lim: auth},
 		{name: "unauthenticated, negative length", in: "*1\r\n$-1\r\n", err: ErrBulkLength, at: 4, lim: auth},
-		{name: "unauthenticated, negative count", in: "*-11\r\nPING\n", want: list{{"PING"}}, lim: auth},
-		{name: "unauthenticated, inline", in: strings.Repeat("a ", 11) + k16 + "v\n", want: list{append(strings.Fields(strings.Repeat("a ", 11)), k16+"v")}, lim: auth},
+		{name: "unauthenticated, negative count", in: "*-11\r\nPING\n", want: batch{{"PING"}}, lim: auth},
+		{name: "unauthenticated, inline", in: strings.Repeat("a ", 11) + k16 + "v\n", want: batch{append(strings.Fields(strings.Repeat("a ", 11)), k16+"v")}, lim: auth},
 		{name: "unauthenticated under smaller Args", in: "*6\r\n", err: ErrMultibulkLength, lim: authBoth},
 		{name: "unauthenticated under smaller Bulk", in: "*1\r\n$101\r\n", err: ErrBulkLength, at: 4, lim: authBoth},
 
 		{name: "no inline", in: "PING\r\n", err: ErrInlineRefused, lim: none},
-		{name: "no inline, blank lines pass", in: "\r\n\n*1\r\n$1\r\na\r\n\r\n", want: list{{"a"}}, lim: none},
-		{name: "no inline, behind a blank line", in: "\r\n*1\r\n$1\r\na\r\nGET / HTTP/1.1\r\n", want: list{{"a"}}, err: ErrInlineRefused, at: 13, lim: none},
+		{name: "no inline, blank lines pass", in: "\r\n\n*1\r\n$1\r\na\r\n\r\n", want: batch{{"a"}}, lim: none},
+		{name: "no inline, behind a blank line", in: "\r\n*1\r\n$1\r\na\r\nGET / HTTP/1.1\r\n", want: batch{{"a"}}, err: ErrInlineRefused, at: 13, lim: none},
 		{name: "no inline, CR and no LF", in: "\rx", err: ErrInlineRefused, lim: none},
 		{name: "no inline, half a blank line", in: "\r", err: io.ErrUnexpectedEOF, lim: none},
 		{name: "no inline, Total of one", in: "\n\r\n", err: ErrTooBig, at: 1, lim: Limits{Inline: -1, Total: 1}},
 
-		{name: "negative Args", in: "PING\n*1\r\n", want: list{{"PING"}}, err: ErrMultibulkLength, at: 5, lim: Limits{Args: -1}},
+		{name: "negative Args", in: "PING\n*1\r\n", want: batch{{"PING"}}, err: ErrMultibulkLength, at: 5, lim: Limits{Args: -1}},
 		{name: "negative Bulk", in: "*1\r\n$0\r\n", err: ErrBulkLength, at: 4, lim: Limits{Bulk: -1}},
 		{name: "negative Total", in: "PING\n", err: ErrTooBig, lim: Limits{Total: -1}},
 		{name: "least Args", in: "*1\r\n", err: ErrMultibulkLength, lim: Limits{Args: math.MinInt}},
@@ -355,7 +355,7 @@ func chunkings(data string, try func(name string, r io.Reader)) {
 
 // A run is what came of a stream.
 type run struct {
-	cmds list
+	cmds batch
 	raws []string
 	err  error
 }
@@ -393,14 +393,19 @@ func pull(p *Parser, look bool) (got run) {
 
 // push has Parse read data, of which step bytes more are there at each call that finds it too short.
 // The offset of an error is counted from the start of data, as in a Parser.
-func push(data string, step int) (got run) {
-	var c Command
+func push(data string, step int, lim Limits) (got run) {
+	var p Parser
+	p.SetLimits(lim)
 	b := slices.Clip([]byte(data))
 	end := min(step, len(b))
 	for start := 0; ; {
-		n, err := c.Parse(b[start:end:end])
+		c, n, err := p.Parse(b[start:end:end])
 		switch {
 		case err != nil:
+			if _, _, again := p.Parse(b[start:end:end]); again != ErrBroken {
+				got.err = fmt.Errorf("%w, and then %v", err, again)
+				return got
+			}
 			got.err = err
 			var pe *ProtocolError
 			if errors.As(err, &pe) {
@@ -408,11 +413,13 @@ func push(data string, step int) (got run) {
 			}
 			return got
 		case n > 0:
-			got.add(&c)
+			if c.ArgCount() > 0 {
+				got.add(c)
+			}
 			start += n
 		case end < len(b):
 			end = min(end+step, len(b))
-		case empties.ReplaceAllString(string(b[start:]), "") == "":
+		case start == end:
 			got.err = io.EOF
 			return got
 		default:
@@ -506,7 +513,7 @@ func TestReadCommand(t *testing.T) {
 			for _, look := range []bool{false, true} {
 				chunkings(r.in, func(how string, rd io.Reader) {
 					p := NewParser(rd)
-					p.Limits = r.lim
+					p.SetLimits(r.lim)
 					r.check(t, how, pull(p, look))
 					checkAfter(t, how, p)
 				})
@@ -518,14 +525,14 @@ func TestReadCommand(t *testing.T) {
 // checkAfter: what a Parser is after the end of a stream.
 func checkAfter(t *testing.T, how string, p *Parser) {
 	t.Helper()
-	if p.fault != nil {
+	if p.broken {
 		for range 2 {
 			if c, err := p.ReadCommand(); c != nil || err != ErrBroken {
 				t.Fatalf("%s: got %v, %v after a protocol error, want ErrBroken", how, c, err)
 			}
 		}
 	}
-	p.Limits = Limits{}
+	p.SetLimits(Limits{})
 	p.Reset(strings.NewReader("PING\n"))
 	if got := pull(p, false); got.err != io.EOF || len(got.cmds) != 1 || got.raws[0] != "PING\n" {
 		t.Fatalf("%s: got %v after Reset, want one PING", how, got)
@@ -534,12 +541,9 @@ func checkAfter(t *testing.T, how string, p *Parser) {
 
 func TestParse(t *testing.T) {
 	for _, r := range allRows() {
-		if r.lim != (Limits{}) {
-			continue
-		}
 		t.Run(r.name, func(t *testing.T) {
 			for _, step := range []int{1, 2, 7, 1000, 1 << 30} {
-				r.check(t, fmt.Sprintf("%d bytes more each time", step), push(r.in, step))
+				r.check(t, fmt.Sprintf("%d bytes more each time", step), push(r.in, step, r.lim))
 			}
 		})
 	}
@@ -648,12 +652,14 @@ func TestLimitsChange(t *testing.T) {
 		for _, look := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/look=%v", r.name, look), func(t *testing.T) {
 				p := received(r.in)
-				p.Limits = r.lim
+				p.SetLimits(r.lim)
 				c := next(t, p)
 				if look {
 					c.IsLast()
 				}
-				r.change(&p.Limits)
+				lim := r.lim
+				r.change(&lim)
+				p.SetLimits(lim)
 				c, err := p.ReadCommand()
 				if r.err == nil && (err != nil || !slices.Equal(texts(c), r.want)) {
 					t.Fatalf("got %q, %v, want %q", texts(c), err, r.want)
@@ -668,11 +674,11 @@ func TestLimitsChange(t *testing.T) {
 
 func TestLimitsDoNotMend(t *testing.T) {
 	p := received("*2\r\n$1\r\na\r\n")
-	p.Limits.Args = 1
+	p.SetLimits(Limits{Args: 1})
 	if _, err := p.ReadCommand(); !errors.Is(err, ErrMultibulkLength) {
 		t.Fatalf("got %v, want %v", err, ErrMultibulkLength)
 	}
-	p.Limits.Args = 2
+	p.SetLimits(Limits{Args: 2})
 	if _, err := p.ReadCommand(); err != ErrBroken {
 		t.Errorf("got %v after the limit was raised, want ErrBroken", err)
 	}
@@ -683,13 +689,13 @@ func TestDefaultLimits(t *testing.T) {
 	defer func() { MaxNumArg, MaxBulkSize, MaxTelnetLine = args, bulk, line }()
 	MaxNumArg, MaxBulkSize, MaxTelnetLine = 2, 3, 4
 	rows := []row{
-		{name: "Args", in: "*2\r\n$1\r\na\r\n$1\r\nb\r\n*3\r\n", want: list{{"a", "b"}}, err: ErrMultibulkLength, at: 18},
-		{name: "Bulk", in: "*1\r\n$3\r\nabc\r\n*1\r\n$4\r\n", want: list{{"abc"}}, err: ErrBulkLength, at: 17},
-		{name: "Line", in: "abcd\nabcde\n", want: list{{"abcd"}}, err: ErrInlineTooLong, at: 5},
+		{name: "Args", in: "*2\r\n$1\r\na\r\n$1\r\nb\r\n*3\r\n", want: batch{{"a", "b"}}, err: ErrMultibulkLength, at: 18},
+		{name: "Bulk", in: "*1\r\n$3\r\nabc\r\n*1\r\n$4\r\n", want: batch{{"abc"}}, err: ErrBulkLength, at: 17},
+		{name: "Line", in: "abcd\nabcde\n", want: batch{{"abcd"}}, err: ErrInlineTooLong, at: 5},
 	}
 	for _, r := range rows {
 		r.check(t, r.name+", pull", pull(NewParser(strings.NewReader(r.in)), true))
-		r.check(t, r.name+", push", push(r.in, 1))
+		r.check(t, r.name+", push", push(r.in, 1, Limits{}))
 	}
 }
 
@@ -698,13 +704,14 @@ func TestParseLimitsChange(t *testing.T) {
 	line := MaxTelnetLine
 	defer func() { MaxTelnetLine = line }()
 	for limit, want := range map[int]error{1: ErrInlineTooLong, 3: ErrInlineTooLong, 4: nil, math.MaxInt: nil, -1: ErrInlineRefused} {
-		var c Command
+		var p Parser
 		MaxTelnetLine = line
-		if n, err := c.Parse([]byte("PIN")); n != 0 || err != nil {
+		if _, n, err := p.Parse([]byte("PIN")); n != 0 || err != nil {
 			t.Fatalf("got %d, %v, want 0, nil", n, err)
 		}
 		MaxTelnetLine = limit
-		if _, err := c.Parse([]byte("PING\n")); !errors.Is(err, want) {
+		p.SetLimits(Limits{})
+		if _, _, err := p.Parse([]byte("PING\n")); !errors.Is(err, want) {
 			t.Errorf("with a line of %d: got %v, want %v", limit, err, want)
 		}
 	}
@@ -767,9 +774,6 @@ func TestNilCommand(t *testing.T) {
 	if c.Get(0) != nil || c.ArgCount() != 0 || c.Args() != nil || c.Name() != nil || c.Raw() != nil || c.Clone() != nil || !c.IsLast() {
 		t.Error("a nil *Command is not empty and last")
 	}
-	if n, err := c.Parse([]byte("PING\n")); n != 0 || err == nil {
-		t.Errorf("got %d, %v from Parse, want an error", n, err)
-	}
 	c = new(Command)
 	if c.Get(0) != nil || c.ArgCount() != 0 || len(c.Args()) != 0 || c.Name() != nil || c.Raw() != nil || c.Clone().ArgCount() != 0 {
 		t.Error("a zero Command is not empty")
@@ -777,7 +781,7 @@ func TestNilCommand(t *testing.T) {
 }
 
 func TestClone(t *testing.T) {
-	set := list{{"SET", "k", "v"}}
+	set := batch{{"SET", "k", "v"}}
 	for _, in := range []string{wire(set...), "SET k v\r\n", "SET 'k' \"\\x76\"\n"} {
 		p := received(in + "GET 'other  other'\n" + in)
 		c := next(t, p)
@@ -804,24 +808,25 @@ func TestClone(t *testing.T) {
 func TestParseResumes(t *testing.T) {
 	args := append(numbered(100), strings.Repeat("v", 1500), "last")
 	b := []byte(wire(args))
-	var c Command
+	var p Parser
 	for end := 1; ; end++ {
-		n, err := c.Parse(b[:end:end])
+		c, n, err := p.Parse(b[:end:end])
 		if err != nil {
 			t.Fatalf("at %d bytes: %v", end, err)
 		}
 		if n > 0 {
-			break
+			for i, want := range args {
+				if got := c.Get(i); len(got) != len(want) {
+					t.Errorf("argument %d: got %d bytes, want %d", i, len(got), len(want))
+				}
+			}
+			return
 		}
-		if done := max(c.pos, c.bulk); c.left > 0 {
+		if c = p.ahead; c.left > 0 {
+			done := max(c.pos, c.bulk)
 			for i := range b[:done] {
 				b[i] = '!'
 			}
-		}
-	}
-	for i, want := range args {
-		if got := c.Get(i); len(got) != len(want) {
-			t.Errorf("argument %d: got %d bytes, want %d", i, len(got), len(want))
 		}
 	}
 }
@@ -830,16 +835,16 @@ func TestParseResumes(t *testing.T) {
 func TestParseResumesLine(t *testing.T) {
 	for in, want := range map[string]error{"GET some key\n": nil, "*123456789\r\n": ErrMultibulkLength} {
 		b := []byte(in)
-		var c Command
+		var p Parser
 		for end := 1; end < len(b); end++ {
-			if n, err := c.Parse(b[:end:end]); n > 0 || err != nil {
+			if _, n, err := p.Parse(b[:end:end]); n > 0 || err != nil {
 				t.Fatalf("%q at %d bytes: got %d, %v", in, end, n, err)
 			}
 			if b[end-1] != '\r' {
 				clear(b[1:end])
 			}
 		}
-		if _, err := c.Parse(b); !errors.Is(err, want) {
+		if _, _, err := p.Parse(b); !errors.Is(err, want) {
 			t.Errorf("%q: got %v, want %v", in, err, want)
 		}
 	}
@@ -879,17 +884,14 @@ func TestCommands(t *testing.T) {
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			var got []string
-			var last error
-			for c, err := range NewParser(strings.NewReader(r.in)).Commands() {
-				if last != nil {
-					t.Fatal("a pair after the error")
-				}
-				if last = err; err == nil {
-					got = append(got, string(c.Get(0)))
-				} else if c != nil {
-					t.Errorf("got a command with %v", err)
+			p := NewParser(strings.NewReader(r.in))
+			for c := range p.Commands() {
+				got = append(got, string(c.Get(0)))
+				if err := p.Err(); err != nil {
+					t.Errorf("got error %v inside the loop", err)
 				}
 			}
+			last := p.Err()
 			if !slices.Equal(got, r.want) || !errors.Is(last, r.err) {
 				t.Errorf("got %q, %v, want %q, %v", got, last, r.want, r.err)
 			}
@@ -1000,9 +1002,9 @@ func TestReadCommandAllocs(t *testing.T) {
 				t.Errorf("%s in reads of %d: got %v allocations a command, want 0", cmd.name, n, got)
 			}
 		}
-		var c Command
+		var p Parser
 		b := []byte(cmd.bytes)
-		if got := testing.AllocsPerRun(10, func() { c.Parse(b); c.Args() }); got != 0 {
+		if got := testing.AllocsPerRun(10, func() { c, _, _ := p.Parse(b); c.Args() }); got != 0 {
 			t.Errorf("%s: got %v allocations in Parse, want 0", cmd.name, got)
 		}
 	}
@@ -1111,21 +1113,22 @@ func TestMemory(t *testing.T) {
 
 // TestParseMemory: what a Command holds that Parse has read many arguments into.
 func TestParseMemory(t *testing.T) {
-	var c Command
+	var p Parser
 	b := []byte("*1000000\r\n" + strings.Repeat("$0\r\n\r\n", 1e6))
 	before := heap()
-	if n, err := c.Parse(b); n != len(b) || err != nil {
+	c, n, err := p.Parse(b)
+	if n != len(b) || err != nil {
 		t.Fatalf("got %d, %v, want %d, nil", n, err, len(b))
 	}
 	c.Args()
-	if n, err := c.Parse(nil); n != 0 || err != nil {
+	if _, n, err := p.Parse(nil); n != 0 || err != nil {
 		t.Fatalf("got %d, %v of nothing, want 0, nil", n, err)
 	}
 	held := heap() - before
-	runtime.KeepAlive(&c)
+	runtime.KeepAlive(&p)
 	runtime.KeepAlive(b)
-	if held > 4<<10 {
-		t.Errorf("got %d bytes held, want at most %d", held, 4<<10)
+	if held > 10<<10 {
+		t.Errorf("got %d bytes held, want at most %d", held, 10<<10)
 	}
 }
 
@@ -1133,10 +1136,10 @@ func TestParseMemory(t *testing.T) {
 func TestMemoryOverTotal(t *testing.T) {
 	for _, total := range []int{100, 64 << 10, 100_000, 1 << 20} {
 		p := NewParser(io.MultiReader(strings.NewReader("*1000000\r\n"), repeated("$0\r\n\r\n", 6_000_000)))
-		p.Limits.Total = total
+		p.SetLimits(Limits{Total: total})
 		_, err := p.ReadCommand()
-		if max := max(total+1, maxHome); !errors.Is(err, ErrTooBig) || len(p.buf) > max {
-			t.Errorf("Total %d: got %v with a buffer of %d, want %v and at most %d", total, err, len(p.buf), ErrTooBig, max)
+		if max := max(total+1, maxHome); !errors.Is(err, ErrTooBig) || len(p.buf.data) > max {
+			t.Errorf("Total %d: got %v with a buffer of %d, want %v and at most %d", total, err, len(p.buf.data), ErrTooBig, max)
 		}
 	}
 }
@@ -1177,7 +1180,7 @@ func TestLargeCommandsTakeTurns(t *testing.T) {
 	many := func(c string) []string {
 		return append([]string{c}, strings.Split(strings.Repeat(c+c+" ", 20000), " ")...)
 	}
-	var cmds list
+	var cmds batch
 	for i := range 12 {
 		cmds = append(cmds, many(string(rune('a'+i))))
 		for range i * 700 {
@@ -1189,15 +1192,14 @@ func TestLargeCommandsTakeTurns(t *testing.T) {
 		r := row{in: in, want: cmds}
 		p := NewParser(&source{data: []byte(in), size: size})
 		var got run
-		for c, err := range p.Commands() {
-			if err != nil {
-				t.Fatal(err)
-			}
+		for c := range p.Commands() {
 			c.Args()
 			c.IsLast()
 			got.cmds = append(got.cmds, texts(c))
 		}
-		got.err = io.EOF
+		if err := p.Err(); err != nil {
+			t.Fatal(err)
+		}
 		if !slices.EqualFunc(got.cmds, r.want, slices.Equal[[]string]) {
 			t.Errorf("in reads of %d the commands differ", size)
 		}
@@ -1208,19 +1210,17 @@ func TestLargeCommandsTakeTurns(t *testing.T) {
 // wrong, if anything is.
 func TestKnownFaults(t *testing.T) {
 	outcome := func(in string) string {
-		var cmds list
-		for c, err := range received(in).Commands() {
-			if err != nil {
-				return fmt.Sprintf("%q %v", cmds, err)
-			}
+		var cmds batch
+		p := received(in)
+		for c := range p.Commands() {
 			cmds = append(cmds, texts(c))
 		}
-		return "end of input"
+		return fmt.Sprintf("%q %v", cmds, p.Err())
 	}
 	endless := func(prefix, s string) string {
 		p := NewParser(io.MultiReader(strings.NewReader(prefix), repeated(s, 1<<30)))
 		_, err := p.ReadCommand()
-		return fmt.Sprint(err, ", ", len(p.buf) <= 256<<10)
+		return fmt.Sprint(err, ", ", len(p.buf.data) <= 256<<10)
 	}
 	rows := []struct {
 		name string
@@ -1252,7 +1252,7 @@ func TestKnownFaults(t *testing.T) {
 		}, "true <nil>"},
 		{"the buffer never shrinks", func() string {
 			p := serve(t, strings.NewReader(request(strings.Repeat("x", 1<<20))+"PING\n"))
-			return fmt.Sprint(len(p.buf) <= maxHome, p.large == nil)
+			return fmt.Sprint(len(p.buf.data) <= maxHome, p.buf.large == nil)
 		}, "true true"},
 		{"CR and LF in a reply inject another", func() string {
 			var out strings.Builder

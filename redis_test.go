@@ -179,7 +179,7 @@ var (
 func (s *miniRedis) serve(conn io.ReadWriter) error {
 	p := NewParser(conn)
 	if s.locked {
-		p.Limits = lockedLimits
+		p.SetLimits(lockedLimits)
 	}
 	w := NewWriter(bufio.NewWriter(conn))
 	for {
@@ -189,8 +189,13 @@ func (s *miniRedis) serve(conn io.ReadWriter) error {
 			w.WriteError(err.Error())
 		}
 		if err == nil {
+			locked := s.locked
 			err = s.answer(c, w)
-			p.Limits.Unauthenticated = s.locked
+			if locked != s.locked {
+				lim := lockedLimits
+				lim.Unauthenticated = false
+				p.SetLimits(lim)
+			}
 		}
 		if err == errDropped {
 			return err
@@ -880,7 +885,7 @@ func randomRows(rnd *rand.Rand, n int) (rows []redisRow) {
 
 // A redisClient is a connection to a real redis-server.
 type redisClient struct {
-	*Parser
+	*ReplyParser
 	*Writer
 	t *testing.T
 }
@@ -892,13 +897,13 @@ func newRedisClient(t *testing.T, addr string, version int) *redisClient {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute)) // a hang ends with an error
-	c := &redisClient{NewParser(conn), NewWriter(bufio.NewWriter(conn)), t}
+	c := &redisClient{NewReplyParser(conn), NewWriter(bufio.NewWriter(conn)), t}
 	c.call("HELLO", version)
 	return c
 }
 
 // read reads a reply.
-func (c *redisClient) read() *Reply {
+func (c *redisClient) read() Reply {
 	c.t.Helper()
 	r, err := c.ReadReply()
 	if err != nil {
@@ -908,7 +913,7 @@ func (c *redisClient) read() *Reply {
 }
 
 // call sends a command and reads a reply.
-func (c *redisClient) call(args ...any) *Reply {
+func (c *redisClient) call(args ...any) Reply {
 	c.t.Helper()
 	if err := errors.Join(c.WriteCommand(args...), c.Writer.Flush()); err != nil {
 		c.t.Fatal(err)
@@ -917,7 +922,7 @@ func (c *redisClient) call(args ...any) *Reply {
 }
 
 // want checks a reply, in the notation of dump.
-func (c *redisClient) want(r *Reply, want string) {
+func (c *redisClient) want(r Reply, want string) {
 	c.t.Helper()
 	if got := dump(c.t, r); got != want {
 		c.t.Errorf("got %s, want %s", got, want)
@@ -994,7 +999,7 @@ func TestRedisReplyDepth(t *testing.T) {
 	c := newRedisClient(t, startRedis(t), 3)
 	nested := func(n int) string { return strings.Repeat("*[", n) + ":1" + strings.Repeat("]", n) }
 	c.want(c.call("EVAL", script, 0, 128), nested(128))
-	c.Limits.Depth = 500
+	c.SetLimits(Limits{Depth: 500})
 	c.want(c.call("EVAL", script, 0, 500), nested(500))
 	if err := errors.Join(c.WriteCommand("EVAL", script, 0, 501), c.Writer.Flush()); err != nil {
 		t.Fatal(err)

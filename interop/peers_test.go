@@ -284,9 +284,9 @@ func BenchmarkParse(b *testing.B) {
 		data := bytes.Repeat(cmd.bytes, max(1, 16<<10/len(cmd.bytes)))
 		b.Run("cmd="+cmd.name+"/impl=redisproto", func(b *testing.B) {
 			rest := data
-			var c redisproto.Command
+			var p redisproto.Parser
 			benchmark(b, len(cmd.bytes), func() error {
-				n, err := c.Parse(rest)
+				c, n, err := p.Parse(rest)
 				if rest = rest[n:]; len(rest) == 0 {
 					rest = data
 				}
@@ -442,7 +442,7 @@ var replyReaders = []struct {
 	make func(io.Reader) (read func() error)
 }{
 	{"redisproto", func(r io.Reader) func() error {
-		p := redisproto.NewParser(r)
+		p := redisproto.NewReplyParser(r)
 		return func() error {
 			reply, err := p.ReadReply()
 			if err == nil {
@@ -452,13 +452,13 @@ var replyReaders = []struct {
 		}
 	}},
 	{"redisproto-walk", func(r io.Reader) func() error {
-		p := redisproto.NewParser(r)
+		p := redisproto.NewReplyParser(r)
 		return func() error {
 			reply, err := p.ReadReply()
 			if err != nil {
 				return err
 			}
-			return walk(*reply)
+			return walk(reply)
 		}
 	}},
 	{"redigo", func(r io.Reader) func() error {

@@ -33,7 +33,7 @@ func (r *repeated) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func BenchmarkCommand(b *testing.B) {
 	for _, words := range []string{"SET key:1 xxx", "GET key:1", "INCR n", "LPUSH l x", "ZADD z 1 a"} {
 		b.Run("cmd="+strings.Fields(words)[0], func(b *testing.B) {
-			s := newServer(defaults, slog.New(slog.DiscardHandler))
+			s := newServer(defaults, slog.New(slog.NewTextHandler(io.Discard, nil)))
 			var one strings.Builder
 			fields := strings.Fields(words)
 			fmt.Fprintf(&one, "*%d\r\n", len(fields))

@@ -138,7 +138,7 @@ func (c *client) execute(cmd *redisproto.Command) error {
 	switch {
 	case k.arity > 0 && n != k.arity, n < -k.arity, k.most > 0 && n > k.most:
 		return c.w.WriteError(arityError(k.name))
-	case c.parser.Limits.Unauthenticated && !k.open:
+	case c.locked && !k.open:
 		return c.w.WriteError("NOAUTH Authentication required.")
 	case len(c.subs) > 0 && !k.push && c.w.Protocol() == 2:
 		return c.w.WriteError("ERR Can't execute '" + k.name + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
@@ -193,7 +193,7 @@ func reset(c *client, cmd *redisproto.Command) error {
 	c.deliver()
 	c.w.SetProtocol(2)
 	c.db, c.name = 0, ""
-	c.parser.Limits.Unauthenticated = c.srv.password != ""
+	c.lock(c.srv.password != "")
 	return c.w.WriteSimpleString("RESET")
 }
 
@@ -206,7 +206,7 @@ func (c *client) authenticate(user, password []byte) bool {
 		ok = subtle.ConstantTimeCompare(got[:], want[:]) == 1 && ok
 	}
 	if ok {
-		c.parser.Limits.Unauthenticated = false
+		c.lock(false)
 	} else {
 		c.log.Warn("authentication failed")
 	}
@@ -261,7 +261,7 @@ func hello(c *client, cmd *redisproto.Command) error {
 			return c.w.WriteError("ERR Syntax error in HELLO option '" + cut(cmd.Get(i), math.MaxInt) + "'")
 		}
 	}
-	if c.parser.Limits.Unauthenticated {
+	if c.locked {
 		return c.w.WriteError("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time")
 	}
 	c.w.SetProtocol(protocol)

@@ -32,7 +32,7 @@ func start(t testing.TB, cfg config) (s *server, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = newServer(cfg, slog.New(slog.DiscardHandler))
+	s = newServer(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -64,7 +64,7 @@ func fileScripts(t *testing.T) (scripts []script) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(file)) {
+	for _, line := range strings.SplitAfter(string(file), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
@@ -75,7 +75,7 @@ func fileScripts(t *testing.T) (scripts []script) {
 		} else if rest, ok := strings.CutPrefix(line, "% "); ok {
 			line, s.sort = rest, 2
 		}
-		for command := range strings.SplitSeq(line, " | ") {
+		for _, command := range strings.Split(line, " | ") {
 			s.commands = append(s.commands, words(t, command))
 		}
 		scripts = append(scripts, s)

@@ -137,7 +137,7 @@ func (s *server) admit(conn net.Conn) *client {
 	c := &client{srv: s, conn: conn, id: s.lastID, subs: map[string]struct{}{}}
 	c.log = s.log.With("client", c.id, "addr", conn.RemoteAddr().String())
 	c.parser = redisproto.NewParser(c)
-	c.parser.Limits.Unauthenticated = s.password != ""
+	c.lock(s.password != "")
 	c.w = redisproto.NewWriter(bufio.NewWriterSize((*output)(c), replyBuffer))
 	s.clients[c] = struct{}{}
 	return c
@@ -149,6 +149,7 @@ type client struct {
 	log    *slog.Logger
 	conn   net.Conn
 	parser *redisproto.Parser
+	locked bool // a password is required, and the client has not given it yet
 
 	id   int64
 	name string
@@ -202,6 +203,12 @@ func (c *client) loop() error {
 			return err
 		}
 	}
+}
+
+// lock has the client give the password before anything else, and holds it to Redis's limits until then.
+func (c *client) lock(locked bool) {
+	c.locked = locked
+	c.parser.SetLimits(redisproto.Limits{Unauthenticated: locked})
 }
 
 // Read is the parser's. It holds the client to the idle timeout, from one piece of input to the

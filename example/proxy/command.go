@@ -103,7 +103,9 @@ const (
 )
 
 func (cs *commands) init() {
-	cs.token = "DENIED-" + rand.Text() + "-"
+	random := make([]byte, 16)
+	rand.Read(random)
+	cs.token = fmt.Sprintf("DENIED-%x-", random)
 	cs.texts = map[string][]byte{}
 	cs.byName.Store(&map[string]*command{})
 	for name := range special {
@@ -144,7 +146,7 @@ func (cs *commands) add(c *command) *command {
 // connection is doing, a transaction is aborted by it (EXECABORT), and there is none where CLIENT
 // REPLY says that there is to be none: in all of that, the upstream treats it as any other error.
 func (cs *commands) deny(list string) error {
-	for name := range strings.SplitSeq(list, ",") {
+	for _, name := range strings.Split(list, ",") {
 		name = strings.ToUpper(strings.TrimSpace(name))
 		if name == "" {
 			continue

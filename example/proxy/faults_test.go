@@ -87,7 +87,7 @@ func TestDeny(t *testing.T) {
 		t.Errorf("no attack is logged: %s", &p.log)
 	}
 	o := options{deny: "a b"}
-	if _, _, err := o.open(slog.New(slog.DiscardHandler)); err == nil {
+	if _, _, err := o.open(slog.New(slog.NewTextHandler(io.Discard, nil))); err == nil {
 		t.Error("-deny 'a b': got no error")
 	}
 }
@@ -394,7 +394,7 @@ func pipelines(ctx context.Context, addr string, id int, good, lost, away *atomi
 		for range sent {
 		}
 	}()
-	parser, failed := redisproto.NewParser(conn), false
+	parser, failed := redisproto.NewReplyParser(conn), false
 	for {
 		r, err := parser.ReadReply()
 		if err == io.EOF { // without an error if nothing had been sent to the upstream

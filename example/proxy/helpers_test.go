@@ -146,7 +146,7 @@ func startProxy(t testing.TB, upstream string, flags ...string) *testProxy {
 
 // A conn is a connection to a server.
 type conn struct {
-	*redisproto.Parser
+	*redisproto.ReplyParser
 	*redisproto.Writer
 	net.Conn
 	t testing.TB
@@ -163,7 +163,7 @@ func dial(t testing.TB, addr string, config *tls.Config) *conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second)) // a hang ends with an error
-	return &conn{redisproto.NewParser(c), redisproto.NewWriter(bufio.NewWriter(c)), c, t}
+	return &conn{redisproto.NewReplyParser(c), redisproto.NewWriter(bufio.NewWriter(c)), c, t}
 }
 
 // send sends commands, each of words with spaces between; "_" is a space within a word.

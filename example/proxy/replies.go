@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -78,9 +79,9 @@ func (s fromUpstream) Read(b []byte) (n int, err error) {
 
 // reply passes replies to the client until one of the two connections ends.
 func (s *session) reply() {
-	parser := redisproto.NewParser(fromUpstream{s})
+	parser := redisproto.NewReplyParser(fromUpstream{s})
 	// What the upstream may send is its own affair.
-	parser.Limits = redisproto.Limits{Bulk: 1<<31 - 1, Total: 1<<31 - 1, Depth: 1 << 20}
+	parser.SetLimits(redisproto.Limits{Bulk: math.MaxInt, Total: math.MaxInt, Depth: 1 << 20})
 	for {
 		r, err := parser.ReadReply()
 		if err != nil {
@@ -137,7 +138,7 @@ func (s *session) head() *call {
 }
 
 // match finds the call that r answers, if any.
-func (s *session) match(r *redisproto.Reply) {
+func (s *session) match(r redisproto.Reply) {
 	c, kind := s.head(), r.Kind()
 	waiting := c != nil && c.kind == subscribe
 	inRESP2 := kind == redisproto.Array && !s.resp3 && (waiting || s.subs != [3]int{})
@@ -182,7 +183,7 @@ func (s *session) match(r *redisproto.Reply) {
 
 // subscribed keeps count of the subscriptions. A confirmation has the sum of channels and patterns,
 // or the number of shard channels.
-func (s *session) subscribed(set int, r *redisproto.Reply) {
+func (s *session) subscribed(set int, r redisproto.Reply) {
 	n, _ := r.At(2).Int()
 	switch set {
 	case channels:
@@ -198,7 +199,7 @@ func isMessage(what []byte) bool {
 }
 
 // answered ends the call that is next, with its last reply.
-func (s *session) answered(c *call, r *redisproto.Reply) {
+func (s *session) answered(c *call, r redisproto.Reply) {
 	s.next++
 	s.done++
 	k, failed := c.command, r.Kind() == redisproto.SimpleError || r.Kind() == redisproto.BulkError
