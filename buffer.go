@@ -182,7 +182,12 @@ func (c *checkedReader) Read(p []byte) (n int, err error) {
 
 // makeRoom moves the unread bytes to the front, and gives b more memory if it is full.
 func (b *buffer) makeRoom(size int) {
-	b.moveTo(b.data)
+	if b.r == b.w && b.floor == 0 {
+		b.offset += int64(b.r)
+		b.r, b.w, b.last = 0, 0, 0
+	} else {
+		b.moveTo(b.data)
+	}
 	if b.filled && len(b.data) < maxHome || b.w == len(b.data) {
 		b.grow(size)
 	}

@@ -152,25 +152,30 @@ func (p *Parser) ReadCommand() (*Command, error) {
 // is whole.
 func (p *Parser) readCommand(c *Command) error {
 	for !p.broken {
-		ok := c.parseAhead()
-		p.buf.take(c.skip)
-		c.skip = 0
-		switch {
-		case c.err != nil:
-			return p.fail(c.err)
-		case ok:
-			return nil
-		case c.left > 0 && c.exceeds(p.lim.Stream) && p.lim.Stream > 0:
-			p.beginTail(c)
-			return nil
+		if p.buf.r < p.buf.w {
+			ok := c.parseAhead()
+			p.buf.take(c.skip)
+			c.skip = 0
+			switch {
+			case c.err != nil:
+				return p.fail(c.err)
+			case ok:
+				return nil
+			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream):
+				p.beginTail(c)
+				return nil
+			}
 		}
-		p.current.end() // what they refer to may be replaced
-		c.end()
-		size := 0
+		size, have := 0, len(p.buf.data)
 		if c.bulk > 0 && c.left == 1 {
 			size = c.need
 		}
-		if err := p.buf.fill(size); err != nil {
+		err := p.buf.fill(size)
+		if len(p.buf.data) != have { // nothing may keep the old data in memory
+			p.current.end()
+			c.end()
+		}
+		if err != nil {
 			return err
 		}
 	}

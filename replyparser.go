@@ -81,49 +81,42 @@ func (p *ReplyParser) ReadReply() (Reply, error) {
 		}
 	}
 	t.gen++
-	n := t.parseSimple(p.buf.unread(), &p.lim)
-	if n == 0 {
-		var err error
-		if n, err = p.readReply(); err != nil {
-			return Reply{}, err
-		}
+	if n := t.parseSimple(p.buf.unread(), &p.lim); n > 0 {
+		t.base = p.buf.take(n)
+		return Reply{t, 0, 0, t.gen}, nil
 	}
-	if t.tail != nil {
-		return t.reply(0), nil
-	}
-	return t.commit(p.buf.take(n)), nil
+	return p.readReply()
 }
 
-// readReply reads until the reply is whole, and returns how many bytes it has, or until it is returned
-// before it is whole.
-func (p *ReplyParser) readReply() (n int, err error) {
+// readReply is ReadReply for any reply.
+func (p *ReplyParser) readReply() (Reply, error) {
 	t := &p.rec
 	for !p.broken {
 		if b := p.buf.unread(); len(b) > 0 {
 			n, err := t.parse(b, &p.lim, &p.buf)
 			if err == nil && n == 0 && p.lim.Stream > 0 && t.exceeds(b, p.lim.Stream) {
 				if err = p.beginTail(b); err == nil {
-					return 0, nil
+					return t.reply(0), nil
 				}
 			}
 			if err != nil {
 				err.Offset += p.buf.at(0)
-				return 0, p.fail(replyError(err))
+				return Reply{}, p.fail(replyError(err))
 			}
 			if n > 0 {
-				return n, nil
+				return t.commit(p.buf.take(n)), nil
 			}
 		}
-		t.base = nil // it may be replaced
+		t.base = nil // nothing may keep old data in memory
 		size := 0
 		if t.bulk > 0 && t.left == 1 && len(t.open) <= 1 {
 			size = t.need
 		}
 		if err := p.buf.fill(size); err != nil {
-			return 0, err
+			return Reply{}, err
 		}
 	}
-	return 0, ErrBroken
+	return Reply{}, ErrBroken
 }
 
 // replyError returns err with the word reply in place of request.
