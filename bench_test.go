@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -176,19 +177,139 @@ func (p *plainParser) readBulk(size int) error {
 	return nil
 }
 
+// mixedTraffic returns a pipeline of at least 4 MB as real clients send it, and how many commands it
+// has. The processor cannot learn it by heart, as it does with one repeated command.
+var mixedTraffic = sync.OnceValues(func() (pipeline string, commands int) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	text := func(least, most int) string {
+		b := make([]byte, least+rnd.IntN(most-least+1))
+		for i := range b {
+			b[i] = 'a' + byte(rnd.IntN(26))
+		}
+		return string(b)
+	}
+	var all strings.Builder
+	for all.Len() < 4<<20 {
+		args := []string{strings.ToUpper(text(3, 7))}
+		for i := range rnd.IntN(6) {
+			if i == 0 {
+				args = append(args, text(4, 40))
+			} else {
+				args = append(args, text(1, 400))
+			}
+		}
+		all.WriteString(request(args...))
+		commands++
+	}
+	return all.String(), commands
+})
+
+// BenchmarkMixed reads the mixed traffic, in reads of 16 KiB and from one slice.
+func BenchmarkMixed(b *testing.B) {
+	pipeline, commands := mixedTraffic()
+	size := len(pipeline) / commands
+	b.Run("traffic=mixed/form=pull/impl=redisproto", func(b *testing.B) {
+		p := NewParser(newEndless(pipeline, 16<<10))
+		benchmark(b, size, func() error {
+			_, err := p.ReadCommand()
+			return err
+		})
+	})
+	b.Run("traffic=mixed/form=pull/impl=bufio", func(b *testing.B) {
+		p := &plainParser{r: bufio.NewReaderSize(newEndless(pipeline, 16<<10), 16<<10)}
+		benchmark(b, size, p.readCommand)
+	})
+	b.Run("traffic=mixed/form=push/impl=redisproto", func(b *testing.B) {
+		data := []byte(pipeline)
+		benchmarkParse(b, data, size)
+	})
+}
+
+// benchmarkParse parses the commands of data over and over.
+func benchmarkParse(b *testing.B, data []byte, size int) {
+	var p Parser
+	rest := data
+	benchmark(b, size, func() error {
+		_, n, err := p.Parse(rest)
+		if rest = rest[n:]; len(rest) == 0 {
+			rest = data
+		}
+		return err
+	})
+}
+
+// BenchmarkStream passes a SET of 256 MiB on from one TCP connection to another, beside io.Copy of
+// the same bytes.
+func BenchmarkStream(b *testing.B) {
+	const size = 256 << 20
+	head := "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$" + strconv.Itoa(size) + "\r\n"
+	total := int64(len(head) + size + 2)
+	for _, impl := range []struct {
+		name string
+		pass func(to, from net.Conn) func() (int64, error)
+	}{
+		{"redisproto", func(to, from net.Conn) func() (int64, error) {
+			p := NewParser(from)
+			p.SetLimits(Limits{Stream: 64 << 10})
+			return func() (int64, error) {
+				c, err := p.ReadCommand()
+				if err != nil {
+					return 0, err
+				}
+				return c.WriteTo(to)
+			}
+		}},
+		{"iocopy", func(to, from net.Conn) func() (int64, error) {
+			return func() (int64, error) { return io.CopyN(to, from, total) }
+		}},
+	} {
+		b.Run("bytes=256MiB/impl="+impl.name, func(b *testing.B) {
+			from, send := tcpPair(b)
+			receive, to := tcpPair(b)
+			go io.Copy(io.Discard, receive)
+			go func() {
+				chunk := bytes.Repeat([]byte("x"), 256<<10)
+				for range b.N {
+					io.WriteString(send, head)
+					for range size / len(chunk) {
+						send.Write(chunk)
+					}
+					io.WriteString(send, "\r\n")
+				}
+			}()
+			pass := impl.pass(to, from)
+			b.SetBytes(total)
+			b.ReportAllocs()
+			for range b.N {
+				if n, err := pass(); n != total || err != nil {
+					b.Fatal(n, err)
+				}
+			}
+		})
+	}
+}
+
+// tcpPair returns the two ends of a TCP connection over loopback.
+func tcpPair(b *testing.B) (client, server net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		b.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
 func BenchmarkParse(b *testing.B) {
 	for _, cmd := range benchCommands[:6] {
 		b.Run("cmd="+cmd.name, func(b *testing.B) {
-			data := bytes.Repeat([]byte(cmd.bytes), 1+16<<10/len(cmd.bytes))
-			rest := data
-			var p Parser
-			benchmark(b, len(cmd.bytes), func() error {
-				_, n, err := p.Parse(rest)
-				if rest = rest[n:]; len(rest) == 0 {
-					rest = data
-				}
-				return err
-			})
+			benchmarkParse(b, bytes.Repeat([]byte(cmd.bytes), 1+16<<10/len(cmd.bytes)), len(cmd.bytes))
 		})
 	}
 }
