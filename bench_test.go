@@ -289,23 +289,6 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// tcpPair returns the two ends of a TCP connection over loopback.
-func tcpPair(b *testing.B) (client, server net.Conn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		b.Fatal(err)
-	}
-	if server, err = l.Accept(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
-}
-
 func BenchmarkParse(b *testing.B) {
 	for _, cmd := range benchCommands[:6] {
 		b.Run("cmd="+cmd.name, func(b *testing.B) {
@@ -335,6 +318,12 @@ func BenchmarkWriter(b *testing.B) {
 		ten[i] = b64
 	}
 	objects := []any{nil, 1, "two", 3.5, []byte("four")}
+	command := []any{"SET", "key:000000000001", b64, 12345}
+	random, next := rand.New(rand.NewPCG(1, 2)), 0
+	var mixed [1024]int64 // of every length, so that the processor cannot predict the next one
+	for i := range mixed {
+		mixed[i] = int64(random.Uint64()) >> random.IntN(64)
+	}
 	for _, reply := range []struct {
 		name  string
 		write func(*Writer) error
@@ -342,12 +331,19 @@ func BenchmarkWriter(b *testing.B) {
 		{"simple", func(w *Writer) error { return w.WriteSimpleString("OK") }},
 		{"error", func(w *Writer) error { return w.WriteError("ERR no such key") }},
 		{"int", func(w *Writer) error { return w.WriteInt(1234) }},
+		{"int1", func(w *Writer) error { return w.WriteInt(1) }},
+		{"int7", func(w *Writer) error { return w.WriteInt(1234567) }},
+		{"int16", func(w *Writer) error { return w.WriteInt(1234567890123456) }},
+		{"int19", func(w *Writer) error { return w.WriteInt(-1234567890123456789) }},
+		{"intmixed", func(w *Writer) error { next++; return w.WriteInt(mixed[next%len(mixed)]) }},
 		{"null", func(w *Writer) error { return w.WriteNull() }},
+		{"double", func(w *Writer) error { return w.WriteDouble(3.25) }},
 		{"bulk64", func(w *Writer) error { return w.WriteBulk(b64) }},
 		{"bulk1k", func(w *Writer) error { return w.WriteBulk(b1k) }},
 		{"bulkstring64", func(w *Writer) error { return w.WriteBulkString(string64) }},
 		{"bulks10x64", func(w *Writer) error { return w.WriteBulksSlice(ten) }},
 		{"objects5", func(w *Writer) error { return w.WriteObjectsSlice(objects) }},
+		{"command4", func(w *Writer) error { return w.WriteCommand(command...) }},
 	} {
 		var ready bytes.Buffer
 		if err := reply.write(NewWriter(&ready)); err != nil {

@@ -163,8 +163,9 @@ func (b *buffer) source() io.Reader {
 	return &checkedReader{b.rd}
 }
 
-// A checkedReader returns an error in place of a count that cannot be, and in place of no bytes and
-// no error a hundred times.
+// A checkedReader returns an error where r breaks the rules of io.Reader: for a count that cannot be, and
+// if it has returned neither a byte nor an error a hundred times. Without it a copy could pass on
+// bytes that r never gave, panic, or never end.
 type checkedReader struct{ r io.Reader }
 
 func (c *checkedReader) Read(p []byte) (n int, err error) {

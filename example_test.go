@@ -169,7 +169,7 @@ func ExampleProtocolError() {
 	// "+PONG\r\n-ERR Protocol error: invalid bulk length\r\n"
 }
 
-// To a writer that is no bufio.Writer, each reply goes at once.
+// What a call writes reaches a writer that is no bufio.Writer before the call returns.
 func ExampleNewWriter() {
 	var out bytes.Buffer
 	writer := redisproto.NewWriter(&out)
@@ -194,13 +194,13 @@ func ExampleWriter_WriteObjects() {
 	// redisproto: a value of type struct {} cannot be written
 }
 
-// A file, say, goes out without being read into memory.
+// A file, for instance, is sent without being read into memory.
 func ExampleWriter_WriteBulkFrom() {
 	file := strings.NewReader("the contents")
 	var out bytes.Buffer
 	writer := redisproto.NewWriter(&out)
 	if err := writer.WriteBulkFrom(file, file.Size()); err != nil {
-		return // the bulk is cut off: close the connection
+		return // the bulk string is cut off, and the connection has to be closed
 	}
 	fmt.Printf("%q\n", out.String())
 	// Output:

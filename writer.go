@@ -5,74 +5,74 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"math/big"
-	"slices"
-	"strconv"
 	"strings"
+	"syscall"
 )
 
-// A Writer writes replies, and with WriteCommand commands. NewWriter makes one, or Reset of a zero
-// one. Over a bufio.Writer it is a thin layer that holds no bytes of its own: several Writers on one
-// bufio.Writer, and bytes written to that in between, come out in order. It is not safe for
-// concurrent use.
+// A Writer writes replies, and with [Writer.WriteCommand] commands. NewWriter makes one, and Reset
+// makes the zero Writer ready. It is not safe for concurrent use, but one goroutine may write while
+// another one reads from the same connection.
 //
-// It speaks RESP2 until SetProtocol changes that. The types that only RESP3 has may be written all
-// the same: a RESP2 client gets them as Redis would send them to it.
+// A Writer speaks RESP2 until SetProtocol changes that. Types that only RESP3 has may be written in
+// RESP2 as well: the client then gets what Redis would send to it, as each method says.
 //
-// The first error sticks: every later call returns it and writes nothing.
+// Every method returns the error of the destination, if there was one. The first error sticks:
+// every later call returns it and writes nothing. A panic of the destination or of the caller's
+// code inside a call counts as an error, since it leaves a reply cut off. A method that refuses its
+// arguments returns an error before the first byte is written, and the Writer goes on.
 type Writer struct {
-	bw    *bufio.Writer    // the destination, or nil if that is
-	whole *whole           // any other writer
-	resp3 bool             // the protocol in force; else RESP2
-	err   error            // why nothing more may be written, where bw does not know
-	src   io.LimitedReader // WriteBulkFrom's, here so that it is not allocated each time
-}
-
-// whole collects a reply, so that it goes out in one Write.
-type whole struct {
-	dst  io.Writer
-	held []byte
-	open int // aggregates begun and not ended; elements wait for them
+	bw *bufio.Writer // takes every byte: the caller's, or one that the Writer has made
+	// autoFlush says that bw is flushed at the end of a call. It is set while bw is the Writer's
+	// own, except inside a call that is made of several: see hold.
+	autoFlush bool
+	resp3     bool
+	err       error            // why nothing more may be written, if bw does not know
+	limited   io.LimitedReader // for WriteBulkFrom, here so that it is not allocated each time
+	checked   checkedReader    // for copyFrom, likewise
+	scratch   [maxFloat]byte   // for the text of a number or a format, likewise
 }
 
 const (
-	maxHead  = 24       // bytes: type, int64, CR LF
-	maxHeld  = 64 << 10 // bytes: what a whole keeps, and collects of a reader
-	maxDepth = 100_000  // levels of []any; a value that holds itself has more
+	maxHead  = 24 // bytes: the type, a sign or not, 20 digits, CR LF
+	maxFloat = 32 // bytes: more than the text of any float has
 )
 
-// errUnfinished is kept when a panic of the caller's code cuts a reply off.
 var errUnfinished = errors.New("redisproto: a panic left a reply unfinished")
 
-// NewWriter returns a Writer to w. If w is a *bufio.Writer, that one is used and replies stay in it
-// until it is full or flushed. To any other writer each reply goes whole, in one Write, before the
-// call that writes it returns.
-func NewWriter(w io.Writer) *Writer {
-	wr := new(Writer)
-	wr.Reset(w)
-	return wr
+// NewWriter returns a Writer to dst. If dst is a *bufio.Writer, that one is used, and what is
+// written stays in it until it is full or flushed. The Writer itself holds no bytes: several
+// Writers on one bufio.Writer, and bytes that are written to it in between, come out in order. A
+// *bufio.ReadWriter is another type; pass its Writer.
+//
+// For any other dst the Writer has a bufio.Writer of its own, and what a call writes reaches dst
+// before the call returns, up to 4,096 bytes in one Write. A reply that begins with a header takes
+// several calls, and so several Writes. In both cases a large string is not held, but passed on from
+// where it is.
+func NewWriter(dst io.Writer) *Writer {
+	w := new(Writer)
+	w.Reset(dst)
+	return w
 }
 
-// Reset makes w write to dst in RESP2, as NewWriter would, and forgets its error. A bufio.Writer
-// that it had is neither flushed nor reset.
+// Reset makes w write to dst as NewWriter does, in RESP2, and drops its error. A bufio.Writer that
+// the caller had passed is neither flushed nor reset.
 func (w *Writer) Reset(dst io.Writer) {
-	w.resp3, w.err, w.src.R = false, nil, nil
-	if bw, ok := dst.(*bufio.Writer); ok {
-		w.bw, w.whole = bw, nil
-		return
+	bw, isBuffer := dst.(*bufio.Writer)
+	switch {
+	case isBuffer:
+	case w.autoFlush: // w.bw is the Writer's own and can be used again
+		bw = w.bw
+		bw.Reset(dst)
+	default:
+		bw = bufio.NewWriter(dst)
 	}
-	w.bw = nil
-	if w.whole == nil {
-		w.whole = new(whole)
-	}
-	*w.whole = whole{dst: dst, held: w.whole.held[:0]}
+	*w = Writer{bw: bw, autoFlush: !isBuffer}
 }
 
-// SetProtocol makes w speak RESP3 if version is 3, else RESP2, from the next call on. HELLO is the
-// command that asks for it; its reply is in the new protocol already. Before that, a connection
-// speaks RESP2.
+// SetProtocol makes w speak RESP3 if version is 3, and RESP2 otherwise, from the next call on. A
+// client asks for RESP3 with the command HELLO, whose reply is in the new protocol already.
 func (w *Writer) SetProtocol(version int) { w.resp3 = version == 3 }
 
 // Protocol returns the version of RESP that w speaks, 2 or 3.
@@ -83,132 +83,154 @@ func (w *Writer) Protocol() int {
 	return 2
 }
 
-// Flush flushes the bufio.Writer. Without one there is nothing to flush.
+// Flush flushes the bufio.Writer that was passed to NewWriter. If it was another writer, nothing
+// is left to flush.
 func (w *Writer) Flush() error {
-	if w.err != nil || w.whole != nil {
+	if w.err != nil {
 		return w.err
 	}
-	return w.bw.Flush()
+	w.err = errUnfinished // stays if the destination panics
+	err := w.bw.Flush()
+	w.err = nil
+	return err
 }
 
-// Write writes b as it is: bytes that are RESP already, such as a Raw. Nothing is checked.
+// Write writes b, which is RESP already, such as the Raw of a command or a reply. Nothing is
+// checked. With an error it returns 0, because how many bytes have reached the peer is unknown.
 func (w *Writer) Write(b []byte) (int, error) {
-	if w.err == nil && w.whole == nil {
-		return w.bw.Write(b)
-	}
-	if err := w.collect(b); err != nil {
+	if err := w.send(b); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// free returns the free space of bw if n bytes fit there and nothing else is to be seen to: the way
-// of nearly all replies, for which room and send would be two calls more.
+// ReadFrom writes what r gives until io.EOF. It is RESP already, and nothing is checked. io.Copy
+// and io.CopyN call ReadFrom, so that the operating system can copy from one TCP connection to
+// another, or from a file to a TCP connection.
+//
+// An error of r sticks, because what was written is cut off. A reader that gives neither a byte nor
+// an error 100 times in a row is given up with io.ErrNoProgress.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
+	n, err := w.copyFrom(r)
+	return n, w.sent(err)
+}
+
+// free returns bw's free space, to append n bytes to, or nil if the slow path has to be taken. What
+// is appended may go to bw.Write at once, which then calls no code but its own. Most replies go
+// this way, since room and send would be two function calls more.
 func (w *Writer) free(n int) []byte {
-	if w.bw == nil || w.err != nil || w.bw.Available() < n {
+	if w.err != nil || w.autoFlush || w.bw.Available() < n {
 		return nil
 	}
 	return w.bw.AvailableBuffer()
 }
 
-// room returns the buffer's free space to append n bytes to, if the buffer can have so many.
+// room returns space to append n bytes to. It is bw's free space, after a flush if need be, unless
+// bw is smaller than that.
 func (w *Writer) room(n int) []byte {
-	if h := w.whole; h != nil {
-		h.held = slices.Grow(h.held, n)
-		return h.held[len(h.held):]
+	if w.bw.Available() < n {
+		w.Flush() // put returns the error
 	}
-	if w.bw.Available() < n && w.err == nil {
-		w.bw.Flush() // an error shows again in what follows
+	if w.bw.Available() < n {
+		return make([]byte, 0, n)
 	}
 	return w.bw.AvailableBuffer()
 }
 
-// send writes b, which is best the space that room gave.
-func (w *Writer) send(b []byte) error {
-	if w.err != nil || w.whole != nil {
-		return w.collect(b)
-	}
-	_, err := w.bw.Write(b)
-	return err
-}
+// send writes b, the last or only part of what a call writes.
+func (w *Writer) send(b []byte) error { return w.sent(put(w, b, (*bufio.Writer).Write)) }
 
-// sendString is send for a string.
-func (w *Writer) sendString(s string) error {
-	if w.err != nil || w.whole != nil {
-		return w.collect([]byte(s))
-	}
-	_, err := w.bw.WriteString(s)
-	return err
-}
-
-// begin and end stand around the parts of one reply.
-func (w *Writer) begin() {
-	if w.whole != nil {
-		w.whole.open++
-	}
-}
-
-func (w *Writer) end(err error) error {
-	if w.whole != nil {
-		w.whole.open--
-		return w.deliver()
+// sent ends a call that writes. It takes and returns the error of the last part.
+func (w *Writer) sent(err error) error {
+	if err == nil && w.autoFlush {
+		return w.Flush()
 	}
 	return err
 }
 
-// collect is send where there is no bufio.Writer, or an error.
-func (w *Writer) collect(b []byte) error {
+// put writes a part of what a call writes, with the method of bufio.Writer for it. putString is put
+// for a string.
+func put[T []byte | string](w *Writer, s T, write func(*bufio.Writer, T) (int, error)) error {
 	if w.err != nil {
 		return w.err
 	}
-	w.whole.held = append(w.whole.held, b...)
-	return w.deliver()
-}
-
-// deliver hands a reply that is complete to the destination.
-func (w *Writer) deliver() error {
-	h := w.whole
-	if h.open > 0 || w.err != nil || len(h.held) == 0 {
-		return w.err
+	if len(s) > w.bw.Available() {
+		w.err = errUnfinished // stays if the destination panics
 	}
-	n, err := h.dst.Write(h.held)
-	if err == nil && n < len(h.held) {
-		err = io.ErrShortWrite
-	}
-	w.err = err
-	h.held = h.held[:0]
-	if cap(h.held) > maxHeld {
-		h.held = nil
-	}
+	_, err := write(w.bw, s)
+	w.err = nil
 	return err
 }
 
-// WriteSimpleString writes s as a simple string: "+OK". CR and LF in it become spaces, as in Redis,
-// so that it cannot forge a second reply.
-func (w *Writer) WriteSimpleString(s string) error {
+func (w *Writer) putString(s string) error { return put(w, s, (*bufio.Writer).WriteString) }
+
+// hold puts flushing off until release, for a call that is made of several. It returns what
+// release takes.
+func (w *Writer) hold() (autoFlush bool) {
+	autoFlush, w.autoFlush = w.autoFlush, false
+	return autoFlush
+}
+
+// release ends what hold has begun. It takes and returns the error of the last call.
+func (w *Writer) release(autoFlush bool, err error) error {
+	w.autoFlush = autoFlush
+	return w.sent(err)
+}
+
+// copyFrom writes what r gives until it ends. Whatever fails, w writes nothing afterwards.
+func (w *Writer) copyFrom(r io.Reader) (int64, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	source := &r
+	if l, ok := r.(*io.LimitedReader); ok {
+		source = &l.R
+	}
+	// A connection or a file is not wrapped: package net knows it by its type, also inside an
+	// io.LimitedReader, and has the system copy it. Any other reader is checked.
+	if _, ok := (*source).(syscall.Conn); !ok {
+		w.checked = checkedReader{r: *source}
+		*source = &w.checked
+		defer func() { *source, w.checked.r = w.checked.r, nil }()
+	}
+	w.err = errUnfinished // stays if r or the destination panics
+	n, err := w.bw.ReadFrom(r)
+	w.err = err
+	return n, err
+}
+
+// WriteSimpleString writes s as a simple string: "+OK". CR and LF in s become spaces, as in Redis,
+// so that s cannot forge a second reply.
+func (w *Writer) WriteSimpleString(s string) error { return w.writeLine('+', s) }
+
+// WriteError writes s as a simple error: "-ERR no such thing". By convention the first word is a
+// code in capitals. CR and LF in s become spaces, as in Redis.
+func (w *Writer) WriteError(s string) error { return w.writeLine('-', s) }
+
+// WriteInt writes n as an integer: ":42".
+func (w *Writer) WriteInt(n int64) error { return w.writeHead(':', n) }
+
+// writeLine writes a line of text.
+func (w *Writer) writeLine(kind byte, s string) error {
 	if buf := w.free(len(s) + 3); buf != nil {
-		_, err := w.bw.Write(appendLine(buf, '+', s))
+		_, err := w.bw.Write(appendLine(buf, kind, s))
 		return err
 	}
-	return w.send(appendLine(w.room(len(s)+3), '+', s))
+	return w.send(appendLine(w.room(len(s)+3), kind, s))
 }
 
-// WriteError writes s as an error. By convention its first word is a code in capitals: "ERR no such
-// thing". CR and LF in it become spaces, as in Redis.
-func (w *Writer) WriteError(s string) error {
-	return w.send(appendLine(w.room(len(s)+3), '-', s))
-}
-
-// WriteInt writes n as an integer.
-func (w *Writer) WriteInt(n int64) error {
+// writeHead writes a line that holds a number.
+func (w *Writer) writeHead(kind byte, n int64) error {
 	if buf := w.free(maxHead); buf != nil {
-		_, err := w.bw.Write(appendHead(buf, ':', n))
+		_, err := w.bw.Write(appendHead(buf, kind, n))
 		return err
 	}
-	return w.send(appendHead(w.room(maxHead), ':', n))
+	return w.send(appendHead(w.room(maxHead), kind, n))
 }
 
-// WriteBulk writes b as a bulk string, or null if b is nil.
+// WriteBulk writes b as a bulk string, or null as WriteNull does if b is nil. An empty slice that is
+// not nil is an empty string. Beware of append([]byte(nil), v...) as a copy of v: it is nil if v is
+// empty, and so it is written as null. bytes.Clone(v) is nil only if v is nil.
 func (w *Writer) WriteBulk(b []byte) error {
 	if b == nil {
 		return w.WriteNull()
@@ -217,15 +239,7 @@ func (w *Writer) WriteBulk(b []byte) error {
 		_, err := w.bw.Write(appendBulk(buf, b))
 		return err
 	}
-	buf := appendHead(w.room(maxHead), '$', int64(len(b)))
-	if len(b)+2 <= cap(buf)-len(buf) {
-		buf = append(buf, b...)
-		return w.send(append(buf, "\r\n"...))
-	}
-	w.begin()
-	w.send(buf)
-	w.send(b)
-	return w.end(w.sendString("\r\n"))
+	return writeBlob(w, '$', nil, b, (*bufio.Writer).Write)
 }
 
 // WriteBulkString writes s as a bulk string.
@@ -234,114 +248,85 @@ func (w *Writer) WriteBulkString(s string) error {
 		_, err := w.bw.Write(appendBulk(buf, s))
 		return err
 	}
-	return w.blob('$', "", s)
+	return writeBlob(w, '$', nil, s, (*bufio.Writer).WriteString)
 }
 
-// blob writes head and s as a string of one of the types that give their length first.
-func (w *Writer) blob(kind byte, head, s string) error {
-	n := len(head) + len(s)
-	buf := append(appendHead(w.room(maxHead+len(head)), kind, int64(n)), head...)
-	if len(s)+2 <= cap(buf)-len(buf) {
-		buf = append(buf, s...)
-		return w.send(append(buf, "\r\n"...))
-	}
-	w.begin()
-	w.send(buf)
-	w.sendString(s)
-	return w.end(w.sendString("\r\n"))
+// writeBlob writes head and s as a string of one of the types that begin with a length. It does
+// not copy a large s.
+func writeBlob[T []byte | string](w *Writer, kind byte, head []byte, s T, write func(*bufio.Writer, T) (int, error)) error {
+	autoFlush := w.hold()
+	w.writeHead(kind, int64(len(head)+len(s)))
+	put(w, head, (*bufio.Writer).Write)
+	put(w, s, write)
+	return w.release(autoFlush, w.putString("\r\n"))
 }
 
-// WriteBulkFrom writes a bulk string of n bytes that it reads from r, without holding them: a file
-// goes to a TCP connection as the operating system does it best. If r has fewer bytes, or fails,
-// the peer can never be brought back in step: the error, io.ErrUnexpectedEOF or r's own, stays with
-// w for good, and the connection must be closed. A negative n is refused before anything is written.
+// WriteBulkFrom writes a bulk string of n bytes, which it reads from r without holding them. They
+// go to the destination as ReadFrom has it. Bytes that r has after these n are left to r.
 //
-// Without a bufio.Writer, a bulk of more than 64 KiB is not held to be sent in one Write.
+// If r has fewer bytes, or fails, the peer can never be brought back in step. The error,
+// io.ErrUnexpectedEOF or that of r, sticks, and the connection must be closed. A negative n is
+// refused.
 func (w *Writer) WriteBulkFrom(r io.Reader, n int64) error {
 	if n < 0 {
 		return fmt.Errorf("redisproto: bulk string of %d bytes", n)
 	}
-	w.begin()
-	w.send(appendHead(w.room(maxHead), '$', n))
-	if w.err == nil {
-		w.err = w.copyFrom(r, n)
+	autoFlush := w.hold()
+	w.writeHead('$', n)
+	w.limited = io.LimitedReader{R: r, N: n}
+	if _, err := w.copyFrom(&w.limited); w.limited.N > 0 && (err == nil || err == io.EOF) {
+		w.err = io.ErrUnexpectedEOF
 	}
-	return w.end(w.sendString("\r\n"))
+	w.limited.R = nil
+	return w.release(autoFlush, w.putString("\r\n"))
 }
 
-// copyFrom copies n bytes. If r panics, w stays at errUnfinished.
-func (w *Writer) copyFrom(r io.Reader, n int64) (err error) {
-	h := w.whole
-	if h != nil && n > maxHeld {
-		h.open-- // WriteBulkFrom's
-		err = w.deliver()
-		h.open++
-		if err != nil {
-			return err
-		}
-	}
-	w.src = io.LimitedReader{R: r, N: n}
-	w.err = errUnfinished
-	switch {
-	case h == nil:
-		_, err = w.bw.ReadFrom(&w.src)
-	case n > maxHeld:
-		_, err = io.Copy(h.dst, &w.src)
-	default:
-		start := len(h.held)
-		h.held = slices.Grow(h.held, int(n)+2)[:start+int(n)]
-		_, err = io.ReadFull(&w.src, h.held[start:])
-	}
-	if w.src.N > 0 && (err == nil || err == io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	w.src.R = nil
-	return err
-}
+// WriteNull writes null: "_" in RESP3. RESP2 has a null bulk string in its place, "$-1".
+func (w *Writer) WriteNull() error { return w.writeEither("$-1\r\n", "_\r\n") }
 
-// WriteNull writes null. RESP2: a null bulk string, "$-1".
-func (w *Writer) WriteNull() error {
-	null := "$-1\r\n"
-	if w.resp3 {
-		null = "_\r\n"
-	}
-	return w.send(append(w.room(maxHead), null...))
-}
-
-// WriteBool writes v. RESP2: the integer 1 or 0.
+// WriteBool writes v as a boolean in RESP3, "#t" or "#f", and in RESP2 as the integer 1 or 0.
 func (w *Writer) WriteBool(v bool) error {
-	text := ":0\r\n"
-	switch {
-	case w.resp3 && v:
-		text = "#t\r\n"
-	case w.resp3:
-		text = "#f\r\n"
-	case v:
-		text = ":1\r\n"
+	if v {
+		return w.writeEither(":1\r\n", "#t\r\n")
 	}
-	return w.send(append(w.room(maxHead), text...))
+	return w.writeEither(":0\r\n", "#f\r\n")
 }
 
-// WriteDouble writes f in the fewest digits that read back as f; inf, -inf and nan are written so.
-// RESP2: a bulk string.
-func (w *Writer) WriteDouble(f float64) error { return w.writeFloat(f, 64) }
+// writeEither writes the text for the protocol in force.
+func (w *Writer) writeEither(resp2, resp3 string) error {
+	if w.resp3 {
+		return w.sent(w.putString(resp3))
+	}
+	return w.sent(w.putString(resp2))
+}
 
-// WriteBigNumber writes n, or null if n is nil. RESP2: a bulk string.
+// WriteDouble writes f as a double in RESP3, ",1.5", and in RESP2 as a bulk string. The text has the
+// fewest digits that read back as f, or is inf, -inf or nan.
+func (w *Writer) WriteDouble(f float64) error {
+	return w.writeNumber(',', appendFloat(w.scratch[:0], f, 64))
+}
+
+// WriteBigNumber writes n as a big number in RESP3, "(123", and in RESP2 as a bulk string. If n is
+// nil, it writes null as WriteNull does.
 func (w *Writer) WriteBigNumber(n *big.Int) error {
 	if n == nil {
 		return w.WriteNull()
 	}
-	if !w.resp3 {
-		return w.WriteBulk(n.Append(nil, 10))
-	}
-	buf := n.Append(append(w.room(0), '('), 10)
-	return w.send(append(buf, "\r\n"...))
+	return w.writeNumber('(', n.Append(nil, 10))
 }
 
-// WriteVerbatim writes text that is to be shown as it is; format says what it is in three bytes:
-// "txt" for plain text, "mkd" for Markdown. RESP2: a bulk string, without the format.
-//
-// Any other length of format, and ':', CR or LF in it, is refused before anything is written.
+// writeNumber writes text as a number of a type that RESP3 alone has.
+func (w *Writer) writeNumber(kind byte, text []byte) error {
+	if !w.resp3 {
+		return w.WriteBulk(text)
+	}
+	return w.send(appendLine(w.room(len(text)+3), kind, text))
+}
+
+// WriteVerbatim writes text as a verbatim string in RESP3, "=8\r\ntxt:text", and in RESP2 as a bulk
+// string without the format. A client shows such text as it is. The format says what it is in three
+// bytes: "txt" for plain text, "mkd" for Markdown. A format of another length, or one that holds ':',
+// CR or LF, is refused.
 func (w *Writer) WriteVerbatim(format, text string) error {
 	if len(format) != 3 || strings.ContainsAny(format, ":\r\n") {
 		return fmt.Errorf("redisproto: verbatim string of format %q", format)
@@ -349,26 +334,27 @@ func (w *Writer) WriteVerbatim(format, text string) error {
 	if !w.resp3 {
 		return w.WriteBulkString(text)
 	}
-	var head [4]byte
-	copy(head[:], format)
-	head[3] = ':'
-	return w.blob('=', string(head[:]), text)
+	head := append(append(w.scratch[:0], format...), ':')
+	return writeBlob(w, '=', head, text, (*bufio.Writer).WriteString)
 }
 
-// WriteBlobError writes s as an error that may hold any bytes, lines too. RESP2: as WriteError does.
+// WriteBlobError writes s as a bulk error in RESP3, "!5\r\nERR x", which may hold any bytes, line
+// breaks too. In RESP2 it does what WriteError does.
 func (w *Writer) WriteBlobError(s string) error {
 	if !w.resp3 {
 		return w.WriteError(s)
 	}
-	return w.blob('!', "", s)
+	return writeBlob(w, '!', nil, s, (*bufio.Writer).WriteString)
 }
 
-// WriteArrayHeader begins an array of n elements, which are what is written next. A negative n
-// writes a null array: "*-1" in RESP2, and in RESP3 the null that there is for all types.
+// WriteArrayHeader begins an array of n elements, "*3", which are the next n values written. The
+// Writer does not count them. A negative n writes a null array: "*-1" in RESP2, and in RESP3 the one
+// null that there is, "_".
 func (w *Writer) WriteArrayHeader(n int) error { return w.writeHeader('*', int64(n)) }
 
-// WriteMapHeader begins a map of n pairs: what is written next is a key, its value, the next key,
-// and so on. RESP2: an array of 2n elements. A negative n writes a null array.
+// WriteMapHeader begins a map of n pairs in RESP3, "%2", and in RESP2 an array of 2n elements. What is
+// written next is a key, its value, the next key, and so on. A negative n writes a null array, as
+// WriteArrayHeader does. An n whose double is no int64 is refused in RESP2.
 func (w *Writer) WriteMapHeader(n int) error {
 	if w.resp3 {
 		return w.writeHeader('%', int64(n))
@@ -379,326 +365,61 @@ func (w *Writer) WriteMapHeader(n int) error {
 	return w.writeHeader('*', 2*max(int64(n), -1))
 }
 
-// WriteSetHeader begins a set of n elements, of which no two should be equal. RESP2: an array. A
-// negative n writes a null array.
+// WriteSetHeader begins a set of n elements in RESP3, "~3", and in RESP2 an array. No two elements
+// should be equal. A negative n writes a null array, as WriteArrayHeader does.
 func (w *Writer) WriteSetHeader(n int) error { return w.writeHeader('~', int64(n)) }
 
-// WritePushHeader begins a push of n elements: data that is no reply, such as a message of a channel
-// that the client is subscribed to. The first element says what it is. RESP2: an array.
+// WritePushHeader begins a push of n elements in RESP3, ">3", and in RESP2 an array. A push is no
+// reply to a command: a message of a channel that the client has subscribed to, for instance. Its
+// first element says what it is. A negative n writes a null array, as WriteArrayHeader does.
 func (w *Writer) WritePushHeader(n int) error { return w.writeHeader('>', int64(n)) }
 
-// writeHeader begins an aggregate.
+// writeHeader begins an aggregate, or writes the null in its place.
 func (w *Writer) writeHeader(kind byte, n int64) error {
-	switch {
-	case n < 0 && w.resp3:
-		return w.WriteNull()
-	case !w.resp3:
+	if !w.resp3 {
 		kind = '*'
+	} else if n < 0 {
+		return w.WriteNull()
 	}
-	return w.send(appendHead(w.room(maxHead), kind, max(n, -1)))
+	return w.writeHead(kind, max(n, -1))
 }
 
-// WriteBulks writes an array of bulk strings. A nil element is null; no element at all, which Go
-// passes as a nil slice, is a null array.
+// WriteBulks writes an array of bulk strings. A nil element is written as null, and no element at
+// all, which Go passes as a nil slice, as a null array.
+//
+// It also sends a command whose arguments are []byte, without allocating; none of them may be nil.
 func (w *Writer) WriteBulks(bulks ...[]byte) error { return w.WriteBulksSlice(bulks) }
 
-// WriteBulksSlice writes an array of bulk strings. A nil element is null, a nil slice a null array.
+// WriteBulksSlice writes an array of bulk strings. A nil element is written as null, and a nil
+// slice as a null array, as WriteArrayHeader does.
 func (w *Writer) WriteBulksSlice(bulks [][]byte) error {
 	return writeBulks(w, bulks, (*Writer).WriteBulk)
 }
 
-// WriteBulkStrings writes an array of bulk strings, or a null array if the slice is nil.
+// WriteBulkStrings writes an array of bulk strings. A nil slice is written as a null array, as
+// WriteArrayHeader does.
 func (w *Writer) WriteBulkStrings(bulks []string) error {
 	return writeBulks(w, bulks, (*Writer).WriteBulkString)
 }
 
-// writeBulks writes an array of bulk strings, putting together as many as the buffer has room for.
-// The others, and those that may be null, are left to one.
+// writeBulks writes an array of bulk strings. It puts together as many as the buffer has room for
+// before it writes them. The others, and those that may be null, are left to one.
 func writeBulks[T []byte | string](w *Writer, bulks []T, one func(*Writer, T) error) error {
 	if bulks == nil {
 		return w.WriteArrayHeader(-1)
 	}
-	w.begin()
+	autoFlush := w.hold()
 	buf := appendHead(w.room(maxHead), '*', int64(len(bulks)))
 	for _, b := range bulks {
 		if len(b) > 0 && maxHead+len(b)+2 <= cap(buf)-len(buf) {
 			buf = appendBulk(buf, b)
 			continue
 		}
-		w.send(buf)
+		put(w, buf, (*bufio.Writer).Write)
 		if err := one(w, b); err != nil {
-			return w.end(err)
+			return w.release(autoFlush, err)
 		}
-		buf = w.room(maxHead)
+		buf = w.room(0)
 	}
-	return w.end(w.send(buf))
-}
-
-// WriteObjects writes an array of the values given: see [Writer.WriteObjectsSlice].
-func (w *Writer) WriteObjects(objs ...any) error { return w.WriteObjectsSlice(objs) }
-
-// WriteObjectsSlice writes an array of values of any of these types, or a null array if objs is nil:
-//
-//	nil                               null
-//	bool                              as WriteBool
-//	int..., uint...                   integer; a uint over the int64 range: big number
-//	float32, float64                  as WriteDouble
-//	*big.Int                          big number; nil: null
-//	string, []byte                    bulk string; a nil []byte: null
-//	error                             error
-//	[]string, [][]byte, []any         array, to any depth; nil: null array
-//	map[string]any                    map, its keys sorted; nil: null array
-//
-// A value of any other type is refused with an error before a byte is written, and w goes on.
-func (w *Writer) WriteObjectsSlice(objs []any) error {
-	for _, v := range objs {
-		if err := checkObject(v, 1); err != nil {
-			return err
-		}
-	}
-	return writeArray(w, objs, (*Writer).writeObject)
-}
-
-// checkObject returns an error if v, or a value in it, cannot be written.
-func checkObject(v any, depth int) (err error) {
-	if depth > maxDepth {
-		return errors.New("redisproto: value is nested too deeply to be written")
-	}
-	switch v := v.(type) {
-	case nil, bool, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64,
-		*big.Int, string, []byte, error, []string, [][]byte:
-	case []any:
-		for i := 0; i < len(v) && err == nil; i++ {
-			err = checkObject(v[i], depth+1)
-		}
-	case map[string]any:
-		for _, e := range v {
-			if err = checkObject(e, depth+1); err != nil {
-				break
-			}
-		}
-	default:
-		err = fmt.Errorf("redisproto: a value of type %T cannot be written", v)
-	}
-	return err
-}
-
-// writeObject writes a value that checkObject has passed.
-func (w *Writer) writeObject(v any) error {
-	switch v := v.(type) {
-	case nil:
-		return w.WriteNull()
-	case bool:
-		return w.WriteBool(v)
-	case int:
-		return w.WriteInt(int64(v))
-	case int8:
-		return w.WriteInt(int64(v))
-	case int16:
-		return w.WriteInt(int64(v))
-	case int32:
-		return w.WriteInt(int64(v))
-	case int64:
-		return w.WriteInt(v)
-	case uint:
-		return w.writeUint(uint64(v))
-	case uint8:
-		return w.WriteInt(int64(v))
-	case uint16:
-		return w.WriteInt(int64(v))
-	case uint32:
-		return w.WriteInt(int64(v))
-	case uint64:
-		return w.writeUint(v)
-	case float32:
-		return w.writeFloat(float64(v), 32)
-	case float64:
-		return w.writeFloat(v, 64)
-	case *big.Int:
-		return w.WriteBigNumber(v)
-	case string:
-		return w.WriteBulkString(v)
-	case []byte:
-		return w.WriteBulk(v)
-	case error:
-		w.err = errUnfinished // stays if Error panics
-		text := v.Error()
-		w.err = nil
-		return w.WriteError(text)
-	case []string:
-		return w.WriteBulkStrings(v)
-	case [][]byte:
-		return w.WriteBulksSlice(v)
-	case map[string]any:
-		return w.writeMap(v)
-	default:
-		return writeArray(w, v.([]any), (*Writer).writeObject)
-	}
-}
-
-// writeArray writes an array whose elements are written by one, or a null array if s is nil.
-func writeArray[T any](w *Writer, s []T, one func(*Writer, T) error) error {
-	if s == nil {
-		return w.WriteArrayHeader(-1)
-	}
-	w.begin()
-	err := w.WriteArrayHeader(len(s))
-	for i := 0; i < len(s) && err == nil; i++ {
-		err = one(w, s[i])
-	}
-	return w.end(err)
-}
-
-// writeMap writes a map, or a null array if m is nil. The keys are sorted so that the same value
-// is always the same bytes.
-func (w *Writer) writeMap(m map[string]any) error {
-	if m == nil {
-		return w.WriteArrayHeader(-1)
-	}
-	w.begin()
-	err := w.WriteMapHeader(len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		if err == nil {
-			err = w.WriteBulkString(k)
-		}
-		if err == nil {
-			err = w.writeObject(m[k])
-		}
-	}
-	return w.end(err)
-}
-
-// writeUint writes n as an integer, or as a big number where RESP's 64 bits with a sign end.
-func (w *Writer) writeUint(n uint64) error {
-	if n <= math.MaxInt64 {
-		return w.WriteInt(int64(n))
-	}
-	return w.WriteBigNumber(new(big.Int).SetUint64(n))
-}
-
-// writeFloat writes f, which came from as many bits, as a double.
-func (w *Writer) writeFloat(f float64, bits int) error {
-	buf := w.room(2 * maxHead)
-	if w.resp3 {
-		buf = appendFloat(append(buf, ','), f, bits)
-		return w.send(append(buf, "\r\n"...))
-	}
-	var digits [32]byte
-	return w.send(appendBulk(buf, appendFloat(digits[:0], f, bits)))
-}
-
-// appendFloat appends the shortest decimal that reads back as f, in the notation of C's "%.17g":
-// with an exponent where it is below -4 or above 16.
-func appendFloat(b []byte, f float64, bits int) []byte {
-	switch {
-	case math.IsInf(f, 1):
-		return append(b, "inf"...)
-	case math.IsInf(f, -1):
-		return append(b, "-inf"...)
-	case math.IsNaN(f):
-		return append(b, "nan"...)
-	}
-	format := byte('f')
-	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e17) {
-		format = 'e'
-	}
-	return strconv.AppendFloat(b, f, format, -1, bits)
-}
-
-// appendHead appends a line with a number: an integer, or the length that begins another type. The
-// usual ones are written out, which takes a third off the time of WriteInt.
-func appendHead(b []byte, kind byte, n int64) []byte {
-	const zero = '0'
-	switch u := uint64(n); {
-	case u < 10:
-		return append(b, kind, zero+byte(u), '\r', '\n')
-	case u < 100:
-		return append(b, kind, zero+byte(u/10), zero+byte(u%10), '\r', '\n')
-	case u < 1000:
-		return append(b, kind, zero+byte(u/100), zero+byte(u/10%10), zero+byte(u%10), '\r', '\n')
-	case u < 10_000:
-		return append(b, kind, zero+byte(u/1000), zero+byte(u/100%10), zero+byte(u/10%10), zero+byte(u%10), '\r', '\n')
-	}
-	b = strconv.AppendInt(append(b, kind), n, 10)
-	return append(b, "\r\n"...)
-}
-
-// appendBulk appends a bulk string.
-func appendBulk[T []byte | string](b []byte, s T) []byte {
-	b = append(appendHead(b, '$', int64(len(s))), s...)
-	return append(b, "\r\n"...)
-}
-
-// appendLine appends a line of text, without the bytes that would end it early.
-func appendLine(b []byte, kind byte, s string) []byte {
-	b = append(b, kind)
-	start := len(b)
-	b = append(b, s...)
-	for i, ch := range b[start:] {
-		if ch == '\r' || ch == '\n' {
-			b[start+i] = ' '
-		}
-	}
-	return append(b, "\r\n"...)
-}
-
-// WriteCommand writes a command: its name and arguments, to be sent to a server. Each is a string,
-// a []byte, or a number of any of Go's types but complex ones, and goes as a bulk string: a float as
-// the shortest decimal that reads back the same, a nil []byte as an empty string. Any other value,
-// and a command of nothing, to which no server replies, is refused with an error before a byte is
-// written, and w goes on.
-//
-// Commands that are written before Flush go as a pipeline.
-func (w *Writer) WriteCommand(args ...any) error {
-	if len(args) == 0 {
-		return errors.New("redisproto: a command without a name cannot be written")
-	}
-	for _, v := range args {
-		switch v.(type) {
-		case string, []byte, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64:
-		default:
-			return fmt.Errorf("redisproto: a value of type %T cannot be an argument of a command", v)
-		}
-	}
-	return writeArray(w, args, (*Writer).writeArg)
-}
-
-// writeArg writes a value that WriteCommand has passed.
-func (w *Writer) writeArg(v any) error {
-	var digits [32]byte
-	num := digits[:0]
-	switch v := v.(type) {
-	case string:
-		return w.WriteBulkString(v)
-	case []byte:
-		if v == nil {
-			v = []byte{}
-		}
-		return w.WriteBulk(v)
-	case int:
-		num = strconv.AppendInt(num, int64(v), 10)
-	case int8:
-		num = strconv.AppendInt(num, int64(v), 10)
-	case int16:
-		num = strconv.AppendInt(num, int64(v), 10)
-	case int32:
-		num = strconv.AppendInt(num, int64(v), 10)
-	case int64:
-		num = strconv.AppendInt(num, v, 10)
-	case uint:
-		num = strconv.AppendUint(num, uint64(v), 10)
-	case uint8:
-		num = strconv.AppendUint(num, uint64(v), 10)
-	case uint16:
-		num = strconv.AppendUint(num, uint64(v), 10)
-	case uint32:
-		num = strconv.AppendUint(num, uint64(v), 10)
-	case uint64:
-		num = strconv.AppendUint(num, v, 10)
-	case float32:
-		num = appendFloat(num, float64(v), 32)
-	case float64:
-		num = appendFloat(num, v, 64)
-	}
-	return w.send(appendBulk(w.room(maxHead+len(num)+2), num))
+	return w.release(autoFlush, put(w, buf, (*bufio.Writer).Write))
 }

@@ -10,9 +10,12 @@ import (
 	"maps"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -20,11 +23,11 @@ import (
 
 var errBoom = errors.New("boom")
 
-// A reply is one call of the Writer and the bytes that it is to write in either protocol.
+// A reply is one call of a Writer, with the bytes that the call writes in each protocol.
 type reply struct {
 	name         string
 	write        func(w *Writer) error
-	resp2, resp3 string // resp3 is empty where it is the same
+	resp2, resp3 string // resp3 is empty where it is the same as resp2
 }
 
 func (r reply) want(version int) string {
@@ -34,7 +37,7 @@ func (r reply) want(version int) string {
 	return r.resp2
 }
 
-var replies = slices.Concat(lineReplies, bulkReplies, resp3Replies, headerReplies, arrayReplies, objectReplies())
+var replies = slices.Concat(lineReplies, intReplies(), bulkReplies, resp3Replies, headerReplies, arrayReplies, objectReplies(), commandReplies)
 
 var lineReplies = []reply{
 	{"simple", func(w *Writer) error { return w.WriteSimpleString("OK") }, "+OK\r\n", ""},
@@ -50,10 +53,32 @@ var lineReplies = []reply{
 	{"raw", func(w *Writer) error { _, err := w.Write([]byte("+a\r\n+b\r\n")); return err }, "+a\r\n+b\r\n", ""},
 }
 
-// bulkReplies: lengths about those of the buffers that they are written through, and binary contents.
+// intReplies are the integers at which the length of the text or the way to write it changes, on
+// both sides of zero.
+func intReplies() (rows []reply) {
+	numbers := []int64{0, math.MaxInt64, math.MinInt64, math.MinInt64 + 1}
+	for n := int64(1); ; n *= 10 {
+		numbers = append(numbers, n-1, n, n+1)
+		if n > math.MaxInt64/10 {
+			break
+		}
+	}
+	for _, n := range slices.Clone(numbers) {
+		if n != math.MinInt64 {
+			numbers = append(numbers, -n)
+		}
+	}
+	slices.Sort(numbers)
+	for _, n := range slices.Compact(numbers) {
+		rows = append(rows, reply{fmt.Sprintf("int %d", n), func(w *Writer) error { return w.WriteInt(n) }, fmt.Sprintf(":%d\r\n", n), ""})
+	}
+	return rows
+}
+
+// bulkReplies have binary contents, and lengths about those of the buffers that the tests use.
 var bulkReplies = func() (rows []reply) {
 	bodies := []string{"", "x", "\r\n+OK\r\n\x00\xff"}
-	for _, n := range []int{56, 57, 58, 59, 592, 593, 594, 4096, maxHeld + 1} {
+	for _, n := range []int{56, 57, 58, 59, 592, 593, 594, 4064, 4090, 4096, 65537} {
 		bodies = append(bodies, strings.Repeat("b", n))
 	}
 	for _, s := range bodies {
@@ -156,7 +181,7 @@ var arrayReplies = []reply{
 		"*2\r\n$600\r\n" + strings.Repeat("b", 600) + "\r\n$1\r\nc\r\n", ""},
 }
 
-// objectReplies: a value alone in an array of one.
+// objectReplies are arrays of one value, for each type that a value may have.
 func objectReplies() (rows []reply) {
 	huge := new(big.Int).Lsh(big.NewInt(1), 64)
 	deep := any([]any{})
@@ -218,7 +243,19 @@ func objectReplies() (rows []reply) {
 	return rows
 }
 
-// TestWriterPlain: what a writer that is no bufio.Writer is spared.
+var commandReplies = []reply{
+	{"command", func(w *Writer) error { return w.WriteCommand("SET", []byte("k"), []byte(nil), "") }, request("SET", "k", "", ""), ""},
+	{"command of integers", func(w *Writer) error {
+		return w.WriteCommand("A", -1, int8(2), int16(3), int32(4), int64(math.MinInt64), uint(6), uint8(7), uint16(8), uint32(9), uint64(math.MaxUint64))
+	}, request("A", "-1", "2", "3", "4", "-9223372036854775808", "6", "7", "8", "9", "18446744073709551615"), ""},
+	{"command of floats", func(w *Writer) error {
+		return w.WriteCommand("A", 0.1, float32(0.1), math.Inf(-1), -2.2250738585072014e-308)
+	},
+		request("A", "0.1", "0.1", "-inf", "-2.2250738585072014e-308"), ""},
+	{"command, long", func(w *Writer) error { return w.WriteCommand("ECHO", strings.Repeat("x", 5000)) }, request("ECHO", strings.Repeat("x", 5000)), ""},
+}
+
+// Without bytes to write there is no Write, and a large value leaves no large buffer behind.
 func TestWriterPlain(t *testing.T) {
 	var dst sink
 	w := NewWriter(&dst)
@@ -229,16 +266,43 @@ func TestWriterPlain(t *testing.T) {
 		t.Errorf("Flush: got %v and %d writes, want none", err, len(dst.got))
 	}
 	w.WriteBulk(make([]byte, 1<<20))
-	if got := cap(w.whole.held); got > maxHeld {
-		t.Errorf("after a bulk of 1 MiB: got %d bytes kept, want at most %d", got, maxHeld)
+	w.WriteObjects(strings.Repeat("x", 1<<20))
+	if got := w.bw.Size(); got != ownBuffer {
+		t.Errorf("after values of 1 MiB: got a buffer of %d bytes, want %d", got, ownBuffer)
 	}
 }
 
-// A sink keeps each Write that it gets by itself.
+// TestWriteInt compares the text of integers with that of package strconv: the powers of two and
+// their neighbours, and random numbers of all lengths.
+func TestWriteInt(t *testing.T) {
+	var numbers []int64
+	for i := range 64 {
+		p := int64(1) << i
+		numbers = append(numbers, p-1, p, p+1, -p-1, -p, -p+1)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200_000 {
+		n := int64(random.Uint64()) >> random.IntN(64)
+		numbers = append(numbers, n, -n)
+	}
+	var got bytes.Buffer
+	bw := bufio.NewWriter(&got)
+	w := NewWriter(bw)
+	for _, n := range numbers {
+		got.Reset()
+		w.WriteInt(n)
+		w.Flush()
+		if want := ":" + strconv.FormatInt(n, 10) + "\r\n"; got.String() != want {
+			t.Fatalf("got %q, want %q", got.String(), want)
+		}
+	}
+}
+
+// A sink keeps the bytes of each Write apart.
 type sink struct {
 	got   []string
-	err   error // of every Write
-	short int   // bytes that a Write leaves, without an error
+	err   error // what every Write returns
+	short int   // how many bytes every Write leaves out without an error
 }
 
 func (s *sink) Write(b []byte) (int, error) {
@@ -246,7 +310,7 @@ func (s *sink) Write(b []byte) (int, error) {
 	return max(len(b)-s.short, 0), s.err
 }
 
-// clip keeps a failure's output short.
+// clip quotes s for a message, without the middle if it is long.
 func clip(s string) string {
 	if len(s) <= 120 {
 		return fmt.Sprintf("%q", s)
@@ -263,7 +327,12 @@ func eachReply(t *testing.T, f func(t *testing.T, r reply, version int)) {
 	}
 }
 
-func TestWriterOneWrite(t *testing.T) {
+// ownBuffer is the size of the buffer that a Writer has for a destination that is no bufio.Writer.
+const ownBuffer = 4096
+
+// A call to a Writer without a bufio.Writer has written everything when it returns, in one Write
+// if that fits the buffer.
+func TestWriterUnbuffered(t *testing.T) {
 	eachReply(t, func(t *testing.T, r reply, version int) {
 		var dst sink
 		w := NewWriter(&dst)
@@ -273,14 +342,26 @@ func TestWriterOneWrite(t *testing.T) {
 			if err := r.write(w); err != nil {
 				t.Fatalf("got error %v", err)
 			}
-			if len(dst.got) != 1 {
-				t.Fatalf("got %d writes, want 1", len(dst.got))
-			}
-			if got, want := dst.got[0], r.want(version); got != want {
+			if got, want := strings.Join(dst.got, ""), r.want(version); got != want {
 				t.Fatalf("got %s, want %s", clip(got), clip(want))
+			}
+			if len(r.want(version)) <= ownBuffer-maxHead && len(dst.got) != 1 {
+				t.Fatalf("got %d writes, want 1", len(dst.got))
 			}
 		}
 	})
+}
+
+// A reply that begins with a header is made by several calls, each of which is written at once.
+func TestWriterUnbufferedHeader(t *testing.T) {
+	var dst sink
+	w := NewWriter(&dst)
+	w.WriteArrayHeader(2)
+	w.WriteObjects("a", []any{1, nil})
+	w.WriteInt(2)
+	if want := []string{"*2\r\n", "*2\r\n$1\r\na\r\n*2\r\n:1\r\n$-1\r\n", ":2\r\n"}; !slices.Equal(dst.got, want) {
+		t.Errorf("got writes %q, want %q", dst.got, want)
+	}
 }
 
 func TestWriterBuffered(t *testing.T) {
@@ -307,7 +388,7 @@ func TestWriterBuffered(t *testing.T) {
 	})
 }
 
-// TestWriterStaysInBuffer: nothing is sent before the buffer is full or flushed.
+// Nothing is sent before the buffer is full or flushed.
 func TestWriterStaysInBuffer(t *testing.T) {
 	eachReply(t, func(t *testing.T, r reply, version int) {
 		var dst sink
@@ -466,7 +547,7 @@ func TestWriteBulkFrom(t *testing.T) {
 		name string
 		src  io.Reader
 		n    int64
-		want string // of the source, when all is well
+		want string // the contents of the bulk string, if there is no error
 		err  error
 	}{
 		{"exact", strings.NewReader("hello"), 5, "hello", nil},
@@ -476,8 +557,7 @@ func TestWriteBulkFrom(t *testing.T) {
 		{"error after n", failing("hello"), 5, "hello", nil},
 		{"byte by byte", iotest.OneByteReader(strings.NewReader(text(100))), 100, text(100), nil},
 		{"data and EOF in one", iotest.DataErrReader(strings.NewReader(text(100))), 100, text(100), nil},
-		{"as much as is held", strings.NewReader(text(maxHeld) + text(100)), maxHeld, (text(maxHeld) + text(100))[:maxHeld], nil},
-		{"more than is held", strings.NewReader(text(200_000)), 200_000, text(200_000), nil},
+		{"more than a buffer", strings.NewReader(text(200_000)), 200_000, text(200_000), nil},
 		{"ends early", strings.NewReader("hell"), 5, "", io.ErrUnexpectedEOF},
 		{"ends at once", strings.NewReader(""), 5, "", io.ErrUnexpectedEOF},
 		{"ends early, large", strings.NewReader(text(150_000)), 200_000, "", io.ErrUnexpectedEOF},
@@ -490,7 +570,7 @@ func TestWriteBulkFrom(t *testing.T) {
 		if tc.err == errBoom || strings.Contains(tc.name, "fail") || tc.name == "error after n" {
 			srcErr = errBoom
 		}
-		for _, size := range []int{0, 16, 4096, 1 << 20} { // 0: no bufio.Writer
+		for _, size := range []int{0, 16, 4096, 1 << 20} { // 0 means no bufio.Writer
 			t.Run(fmt.Sprintf("%s/buffer=%d", tc.name, size), func(t *testing.T) {
 				src := io.Reader(bytes.NewReader(all))
 				if srcErr != nil {
@@ -520,7 +600,7 @@ func testBulkFrom(t *testing.T, src io.Reader, size int, n int64, want string, w
 		if got, want := strings.Join(dst.got, ""), fmt.Sprintf("$%d\r\n%s\r\n:7\r\n", n, want); got != want {
 			t.Errorf("got %s, want %s", clip(got), clip(want))
 		}
-		if size == 0 && n <= maxHeld && len(dst.got) != 2 {
+		if size == 0 && n <= ownBuffer-maxHead && len(dst.got) != 2 {
 			t.Errorf("got %d writes, want 2", len(dst.got))
 		}
 		return
@@ -549,64 +629,368 @@ func testBulkFrom(t *testing.T, src io.Reader, size int, n int64, want string, w
 	}
 }
 
-// osSink is like a net.TCPConn, which has the operating system copy a file.
+// An osSink has ReadFrom, like a net.TCPConn, which has the operating system copy if it knows the
+// type of the reader. It notes the readers.
 type osSink struct {
 	bytes.Buffer
 	from []io.Reader
 }
 
 func (s *osSink) ReadFrom(r io.Reader) (int64, error) {
-	s.from = append(s.from, r.(*io.LimitedReader).R)
+	from := r
+	if l, ok := r.(*io.LimitedReader); ok {
+		from = l.R
+	}
+	s.from = append(s.from, from)
 	return s.Buffer.ReadFrom(r)
 }
 
-func TestWriteBulkFromPassesReader(t *testing.T) {
-	src := strings.NewReader(strings.Repeat("b", 100_000))
-	for _, size := range []int{0, 4096} {
-		var dst osSink
-		w := NewWriter(&dst)
-		if size > 0 {
-			w = NewWriter(bufio.NewWriterSize(&dst, size))
-		}
-		src.Seek(0, io.SeekStart)
-		if err := w.WriteBulkFrom(src, src.Size()); err != nil || w.Flush() != nil {
-			t.Fatalf("buffer %d: got error %v", size, err)
-		}
-		if len(dst.from) != 1 || dst.from[0] != src {
-			t.Errorf("buffer %d: got ReadFrom of %v, want once, of the source", size, dst.from)
-		}
-		if want := 100_000 + len("$100000\r\n\r\n"); dst.Len() != want {
-			t.Errorf("buffer %d: got %d bytes, want %d", size, dst.Len(), want)
+// connReader stands for a connection: package net looks for SyscallConn.
+type connReader struct{ *strings.Reader }
+
+func (connReader) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
+func (connReader) WriteTo()                              {} // io.Copy must not find that of strings.Reader
+
+// A reader that the operating system could read from reaches the destination as it is.
+func TestWriterPassesReader(t *testing.T) {
+	const size = 100_000
+	for _, tc := range []struct {
+		name string
+		copy func(w *Writer, r io.Reader) error
+		want int // bytes
+	}{
+		{"WriteBulkFrom", func(w *Writer, r io.Reader) error { return w.WriteBulkFrom(r, size) }, size + len("$100000\r\n\r\n")},
+		{"Copy", func(w *Writer, r io.Reader) error { _, err := io.Copy(w, r); return err }, size},
+		{"CopyN", func(w *Writer, r io.Reader) error { _, err := io.CopyN(w, r, size); return err }, size},
+	} {
+		for _, buffer := range []int{0, 16, 4096} { // 0 means no bufio.Writer
+			var dst osSink
+			w := NewWriter(&dst)
+			if buffer > 0 {
+				w = NewWriter(bufio.NewWriterSize(&dst, buffer))
+			}
+			src := connReader{strings.NewReader(strings.Repeat("b", size))}
+			if err := tc.copy(w, src); err != nil || w.Flush() != nil {
+				t.Fatalf("%s, buffer %d: got error %v", tc.name, buffer, err)
+			}
+			if len(dst.from) != 1 || dst.from[0] != src {
+				t.Errorf("%s, buffer %d: got ReadFrom of %v, want once, of the source", tc.name, buffer, dst.from)
+			}
+			if dst.Len() != tc.want {
+				t.Errorf("%s, buffer %d: got %d bytes, want %d", tc.name, buffer, dst.Len(), tc.want)
+			}
 		}
 	}
 }
 
-// TestWriterPanic: a panic in the caller's code leaves a reply cut off, after which there is no
-// boundary, so that nothing may follow.
-func TestWriterPanic(t *testing.T) {
-	for name, write := range map[string]func(w *Writer) error{
-		"Error":        func(w *Writer) error { return w.WriteObjects(1, (*ProtocolError)(nil), 2) },
-		"Error in map": func(w *Writer) error { return w.WriteObjects(map[string]any{"a": (*ProtocolError)(nil)}) },
-		"Read":         func(w *Writer) error { return w.WriteBulkFrom(nil, 10) },
-		"Read, large":  func(w *Writer) error { return w.WriteBulkFrom(nil, 100_000) },
+// Bytes that are copied from one TCP connection to another keep their place among replies.
+func TestWriterReadFromTCP(t *testing.T) {
+	contents := make([]byte, 3<<20)
+	for i := range contents {
+		contents[i] = byte(i % 251)
+	}
+	for _, buffered := range []bool{false, true} {
+		srcServer, src := tcpPair(t)
+		dst, dstClient := tcpPair(t)
+		go func() {
+			srcServer.Write(contents)
+			srcServer.(*net.TCPConn).CloseWrite()
+		}()
+		done := make(chan error, 1)
+		go func() {
+			var to io.Writer = dst
+			if buffered {
+				to = bufio.NewWriter(dst)
+			}
+			w := NewWriter(to)
+			err := w.WriteBulkFrom(src, 1<<20)
+			n, copyErr := io.Copy(w, src)
+			if n != 2<<20 {
+				copyErr = fmt.Errorf("got %d bytes copied, %v", n, copyErr)
+			}
+			done <- errors.Join(err, copyErr, w.WriteInt(7), w.Flush(), dst.(*net.TCPConn).CloseWrite())
+		}()
+		got, err := io.ReadAll(dstClient)
+		if err := errors.Join(err, <-done); err != nil {
+			t.Fatal(err)
+		}
+		want := "$1048576\r\n" + string(contents[:1<<20]) + "\r\n" + string(contents[1<<20:]) + ":7\r\n"
+		if string(got) != want {
+			t.Errorf("buffered %v: got %s, want %s", buffered, clip(string(got)), clip(want))
+		}
+	}
+}
+
+// tcpPair returns both ends of a TCP connection, which are closed at the end of the test.
+func tcpPair(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if a, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	if b, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	for _, c := range []net.Conn{a, b} {
+		c.SetDeadline(time.Now().Add(10 * time.Minute)) // only so that a failure does not hang
+	}
+	return a, b
+}
+
+// A readerFunc is a reader without any other method.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// A reader that breaks the rules of io.Reader gives an error that sticks, and no byte that it did not
+// give is sent.
+func TestWriterBadReader(t *testing.T) {
+	count := func(n func(len int) int) func() io.Reader {
+		return func() io.Reader {
+			first := true
+			return readerFunc(func(b []byte) (int, error) {
+				if first {
+					first = false
+					return copy(b, "a"), nil
+				}
+				return n(len(b)), nil
+			})
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		src  func() io.Reader
+		want error
+	}{
+		{"nothing, for ever", count(func(int) int { return 0 }), io.ErrNoProgress},
+		{"a negative count", count(func(int) int { return -1 }), errBadCount},
+		{"the least count", count(func(int) int { return math.MinInt }), errBadCount},
+		{"one more than asked for", count(func(n int) int { return n + 1 }), errBadCount},
+		{"the greatest count", count(func(int) int { return math.MaxInt }), errBadCount},
 	} {
-		for _, size := range []int{0, 4096} {
+		for form, read := range map[string]func(w *Writer, r io.Reader) error{
+			"WriteBulkFrom": func(w *Writer, r io.Reader) error { return w.WriteBulkFrom(r, 100_000) },
+			"short":         func(w *Writer, r io.Reader) error { return w.WriteBulkFrom(r, 10) },
+			"ReadFrom":      func(w *Writer, r io.Reader) error { _, err := w.ReadFrom(r); return err },
+			"CopyN":         func(w *Writer, r io.Reader) error { _, err := io.CopyN(w, r, 100_000); return err },
+		} {
+			for _, sink := range []io.Writer{new(bytes.Buffer), new(osSink)} {
+				for _, buffer := range []int{0, 16, 4096} { // 0 means no bufio.Writer
+					t.Run(fmt.Sprintf("%s/%s/%T/buffer=%d", tc.name, form, sink, buffer), func(t *testing.T) {
+						testBadReader(t, sink, buffer, func(w *Writer) error { return read(w, tc.src()) }, tc.want)
+					})
+				}
+			}
+		}
+	}
+}
+
+// testBadReader checks that read fails with want, and then what has been sent.
+func testBadReader(t *testing.T, dst io.Writer, buffer int, read func(w *Writer) error, want error) {
+	const stale = "STALE"
+	content := dst.(interface {
+		String() string
+		Reset()
+	})
+	content.Reset()
+	bw, isPlain := bufio.NewWriterSize(dst, max(buffer, 1)), buffer == 0
+	w := NewWriter(bw)
+	if isPlain {
+		w = NewWriter(dst)
+	}
+	for range 2 * ownBuffer / len(stale) { // so that all of the buffer has old bytes
+		w.Write([]byte(stale))
+	}
+	w.Flush()
+	content.Reset()
+	if err := read(w); !errors.Is(err, want) {
+		t.Fatalf("got error %v, want %v", err, want)
+	}
+	if err := w.WriteInt(7); !errors.Is(err, want) || !errors.Is(w.Flush(), want) {
+		t.Errorf("after it: got error %v, want %v", err, want)
+	}
+	bw.Flush() // what a careless caller could still send
+	if strings.ContainsAny(content.String(), "STALE:\x00") {
+		t.Errorf("got %s sent, want no old byte and nothing after the error", clip(content.String()))
+	}
+}
+
+// A panicSink panics at one Write, after it has taken half of the bytes.
+type panicSink struct {
+	sink
+	at int // the number of the Write that panics
+}
+
+func (s *panicSink) Write(b []byte) (int, error) {
+	if len(s.got) == s.at {
+		s.sink.Write(b[:len(b)/2])
+		panic("boom")
+	}
+	return s.sink.Write(b)
+}
+
+// panics reports whether f panics.
+func panics(f func()) (panicked bool) {
+	defer func() { panicked = recover() != nil }()
+	f()
+	return false
+}
+
+// If the destination panics, bytes that have been handed to it are not sent again, and nothing may
+// follow, since the peer could not tell it from the rest of the reply.
+func TestWriterPanickingDestination(t *testing.T) {
+	eachReply(t, func(t *testing.T, r reply, version int) {
+		for _, buffer := range []int{0, 16, 4096} { // 0 means no bufio.Writer
+			for at := range 4 {
+				dst := &panicSink{at: at}
+				w := NewWriter(dst)
+				if buffer > 0 {
+					w = NewWriter(bufio.NewWriterSize(dst, buffer))
+				}
+				w.SetProtocol(version)
+				if !panics(func() { r.write(w); w.Flush() }) {
+					continue // the reply takes fewer writes
+				}
+				sent := len(dst.got)
+				for name, next := range map[string]func() error{
+					"WriteInt": func() error { return w.WriteInt(7) }, "WriteBulk": func() error { return w.WriteBulk(make([]byte, 9999)) },
+					"WriteObjects": func() error { return w.WriteObjects("a", nil) }, "the same": func() error { return r.write(w) }, "Flush": w.Flush,
+				} {
+					if err := next(); err == nil {
+						t.Errorf("buffer %d, panic at write %d: %s: got no error", buffer, at, name)
+					}
+				}
+				if len(dst.got) != sent {
+					t.Errorf("buffer %d, panic at write %d: got %s after it, want nothing", buffer, at, clip(strings.Join(dst.got[sent:], "")))
+				}
+				var next sink
+				w.Reset(&next)
+				if err := w.WriteObjects(7); err != nil || !slices.Equal(next.got, []string{"*1\r\n:7\r\n"}) {
+					t.Errorf("buffer %d, panic at write %d: after Reset: got %q, %v", buffer, at, next.got, err)
+				}
+			}
+		}
+	})
+}
+
+// A limitSink takes so many bytes and then fails, or leaves bytes out without an error.
+type limitSink struct {
+	got  []byte
+	left int
+	err  error
+}
+
+func (s *limitSink) Write(b []byte) (int, error) {
+	n := min(len(b), s.left)
+	s.left -= n
+	s.got = append(s.got, b[:n]...)
+	if n < len(b) {
+		return n, s.err
+	}
+	return n, nil
+}
+
+// Wherever the destination fails, it has got the front of the reply, and the error sticks.
+func TestWriterFailsAtEachByte(t *testing.T) {
+	eachReply(t, func(t *testing.T, r reply, version int) {
+		want := r.want(version)
+		for left := 0; left < len(want); left += 1 + left/50 { // nearly each byte; fewer of the long replies
+			for _, buffer := range []int{0, 16, 4096} { // 0 means no bufio.Writer
+				for _, dst := range []*limitSink{{left: left, err: errBoom}, {left: left}} {
+					wantErr := cmp.Or(dst.err, io.ErrShortWrite)
+					if dst.err == nil && len(want) > buffer-maxHead && (buffer > 0 || len(want) > ownBuffer-maxHead) {
+						continue // a bufio.Writer that writes around its buffer never gives up on such a writer
+					}
+					w := NewWriter(dst)
+					if buffer > 0 {
+						w = NewWriter(bufio.NewWriterSize(dst, buffer))
+					}
+					w.SetProtocol(version)
+					err := r.write(w)
+					if buffer > 0 {
+						err = w.Flush()
+					}
+					if err != wantErr || w.WriteInt(7) != wantErr || w.Flush() != wantErr {
+						t.Fatalf("buffer %d, %d bytes taken: got error %v, want %v, and again", buffer, left, err, wantErr)
+					}
+					if string(dst.got) != want[:left] {
+						t.Fatalf("buffer %d, %d bytes taken: got %s, want %s", buffer, left, clip(string(dst.got)), clip(want[:left]))
+					}
+				}
+			}
+		}
+	})
+}
+
+// A panic in the caller's code leaves a reply cut off, and nothing may follow.
+func TestWriterPanic(t *testing.T) {
+	text := strings.NewReader
+	for name, write := range map[string]func(w *Writer) error{
+		"Error":          func(w *Writer) error { return w.WriteObjects(1, (*ProtocolError)(nil), 2) },
+		"Error in map":   func(w *Writer) error { return w.WriteObjects(map[string]any{"a": (*ProtocolError)(nil)}) },
+		"Read":           func(w *Writer) error { return w.WriteBulkFrom(nil, 10) },
+		"Read, large":    func(w *Writer) error { return w.WriteBulkFrom(nil, 100_000) },
+		"Read, later":    func(w *Writer) error { return w.WriteBulkFrom(io.MultiReader(text("abc"), nil), 100_000) },
+		"ReadFrom":       func(w *Writer) error { _, err := w.ReadFrom(nil); return err },
+		"ReadFrom later": func(w *Writer) error { _, err := w.ReadFrom(io.MultiReader(text("abc"), nil)); return err },
+	} {
+		for _, size := range []int{0, 16, 4096} { // 0 means no bufio.Writer
 			var dst bytes.Buffer
 			w := NewWriter(&dst)
 			if size > 0 {
 				w = NewWriter(bufio.NewWriterSize(&dst, size))
 			}
-			func() {
-				defer func() {
-					if recover() == nil {
-						t.Errorf("%s: got no panic", name)
-					}
-				}()
-				write(w)
-			}()
+			if !panics(func() { write(w) }) {
+				t.Errorf("%s: got no panic", name)
+			}
 			sent := dst.Len()
 			if err := w.WriteInt(1); err == nil || w.Flush() == nil || dst.Len() != sent {
 				t.Errorf("%s, buffer %d: after it got error %v and wrote %q", name, size, err, dst.String()[sent:])
+			}
+		}
+	}
+}
+
+// An error of the reader sticks in both forms of reading, since what was written is cut off.
+func TestWriterReadFrom(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		src  io.Reader
+		want string
+		err  error
+	}{
+		{"nothing", strings.NewReader(""), "", nil},
+		{"some", strings.NewReader("+a\r\n:1\r\n"), "+a\r\n:1\r\n", nil},
+		{"byte by byte", iotest.OneByteReader(strings.NewReader("+a\r\n:1\r\n")), "+a\r\n:1\r\n", nil},
+		{"much", strings.NewReader(strings.Repeat("b", 100_000)), strings.Repeat("b", 100_000), nil},
+		{"fails", io.MultiReader(strings.NewReader("+a"), iotest.ErrReader(errBoom)), "+a", errBoom},
+	} {
+		src, _ := io.ReadAll(tc.src)
+		for _, size := range []int{0, 16, 4096} { // 0 means no bufio.Writer
+			var dst sink
+			w := NewWriter(&dst)
+			if size > 0 {
+				w = NewWriter(bufio.NewWriterSize(&dst, size))
+			}
+			r := io.Reader(bytes.NewReader(src))
+			if tc.err != nil {
+				r = io.MultiReader(r, iotest.ErrReader(tc.err))
+			}
+			n, err := w.ReadFrom(r)
+			if n != int64(len(tc.want)) || err != tc.err {
+				t.Errorf("%s, buffer %d: got %d, %v, want %d, %v", tc.name, size, n, err, len(tc.want), tc.err)
+			}
+			if err := w.WriteInt(7); err != tc.err || w.Flush() != tc.err {
+				t.Errorf("%s, buffer %d: after it got %v, want %v", tc.name, size, err, tc.err)
+			}
+			if got := strings.Join(dst.got, ""); err == nil && got != tc.want+":7\r\n" {
+				t.Errorf("%s, buffer %d: got %s, want %s", tc.name, size, clip(got), clip(tc.want))
 			}
 		}
 	}
@@ -621,6 +1005,7 @@ func TestWriterAllocs(t *testing.T) {
 	text := string(large)
 	bulks, words := [][]byte{small, nil, large}, []string{"a", text}
 	boxed := []any{nil, true, 1, int64(-1), uint64(1), 0.1, float32(0.1), "a", text, small, errBoom, bulks, words, []any{1, []any{}}}
+	args := []any{"SET", small, text, 123456, int8(1), uint16(1), 1.5, float32(0.1), uint64(math.MaxUint64)}
 	calls := map[string]func(w *Writer) error{
 		"Write":             func(w *Writer) error { _, err := w.Write(small); return err },
 		"WriteSimpleString": func(w *Writer) error { return w.WriteSimpleString("OK") },
@@ -629,6 +1014,7 @@ func TestWriterAllocs(t *testing.T) {
 		"WriteBulk":         func(w *Writer) error { return cmp.Or(w.WriteBulk(small), w.WriteBulk(large)) },
 		"WriteBulkString":   func(w *Writer) error { return cmp.Or(w.WriteBulkString("a"), w.WriteBulkString(text)) },
 		"WriteBulkFrom":     func(w *Writer) error { src.Seek(0, io.SeekStart); return w.WriteBulkFrom(src, 1000) },
+		"ReadFrom":          func(w *Writer) error { src.Seek(0, io.SeekStart); _, err := w.ReadFrom(src); return err },
 		"WriteNull":         func(w *Writer) error { return w.WriteNull() },
 		"WriteBool":         func(w *Writer) error { return w.WriteBool(true) },
 		"WriteDouble":       func(w *Writer) error { return w.WriteDouble(-2.2250738585072014e-308) },
@@ -642,6 +1028,7 @@ func TestWriterAllocs(t *testing.T) {
 		"WriteBulksSlice":   func(w *Writer) error { return w.WriteBulksSlice(bulks) },
 		"WriteBulkStrings":  func(w *Writer) error { return w.WriteBulkStrings(words) },
 		"WriteObjectsSlice": func(w *Writer) error { return w.WriteObjectsSlice(boxed) },
+		"WriteCommand":      func(w *Writer) error { return w.WriteCommand(args...) },
 	}
 	for _, name := range slices.Sorted(maps.Keys(calls)) {
 		for dst, w := range map[string]*Writer{
@@ -651,7 +1038,7 @@ func TestWriterAllocs(t *testing.T) {
 				w.SetProtocol(version)
 				var err error
 				got := testing.AllocsPerRun(10, func() {
-					for range 200 { // the buffer is full at least once
+					for range 200 { // enough to fill the buffer
 						err = cmp.Or(err, calls[name](w))
 					}
 				})
@@ -723,7 +1110,7 @@ func TestWriterIsRedis(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(time.Minute)) // only so that a failure is no hang
+		conn.SetDeadline(time.Now().Add(time.Minute)) // only so that a failure does not hang
 		in, out := bufio.NewReader(conn), NewWriter(conn)
 		out.WriteBulks([]byte("HELLO"), []byte{'0' + byte(version)})
 		out.WriteBulks([]byte("ECHO"), []byte("in step"))
