@@ -24,16 +24,11 @@ import (
 // It has two Commands that take turns: one is the caller's, and the other is parsed ahead when IsLast
 // asks for it, and by ReadCommand otherwise.
 type Parser struct {
-	buf     buffer
-	lim     bounds
-	limits  Limits // what SetLimits was given
+	input
 	cmds    [2]Command
 	current *Command // the caller's, or past
 	ahead   *Command // what is unread
-	tail    tail
-	broken  bool  // a protocol error has been returned
-	push    bool  // Parse is used
-	end     error // what ended Commands
+	end     error    // what ended Commands
 }
 
 // NewParser returns a Parser that reads from r, with a buffer of its own; do not put a bufio.Reader
@@ -59,9 +54,8 @@ func (p *Parser) Reset(r io.Reader) {
 		c.discard()
 		c.giveBack()
 	}
-	p.tail.buf, p.tail.lim, p.tail.next = &p.buf, &p.lim, (*partial).parseArg
-	p.buf.reset(r)
-	p.broken, p.push, p.end = false, false, nil
+	p.reset(r)
+	p.tail.next, p.end = (*partial).parseArg, nil
 	p.SetLimits(p.limits)
 }
 
@@ -70,24 +64,11 @@ func (p *Parser) Reset(r io.Reader) {
 // returned before it was whole, l does not change anything. It reads the defaults, such as
 // MaxBulkSize, anew.
 func (p *Parser) SetLimits(l Limits) {
-	p.limits = l
-	if p.push {
-		l.Stream = 0
-	}
-	p.lim = l.bounds()
-	p.buf.limit = p.lim.bufferLimit()
+	p.setLimits(l)
 	if p.ahead != nil && !p.broken {
 		p.ahead.discard()
 	}
 }
-
-// Buffered returns how many bytes have been read that belong to no command returned so far.
-func (p *Parser) Buffered() int { return p.buf.w - p.buf.r }
-
-// Rest returns a reader of the bytes that belong to no command returned so far, even if IsLast has
-// looked at them, and then of what the Parser's own reader has. It is for leaving RESP on a
-// connection, after an upgrade say. The Parser must not be used any more, but for Reset.
-func (p *Parser) Rest() io.Reader { return rest{&p.buf} }
 
 // Commands returns the commands of the connection, for a range loop that is the whole loop of a
 // server. It ends at the first error; Err says which one that was. A command is valid until the
@@ -158,7 +139,9 @@ func (p *Parser) readCommand(c *Command) error {
 			c.skip = 0
 			switch {
 			case c.err != nil:
-				return p.fail(c.err)
+				err := c.err
+				c.discard()
+				return p.fail(err)
 			case ok:
 				return nil
 			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream):
@@ -180,14 +163,6 @@ func (p *Parser) readCommand(c *Command) error {
 		}
 	}
 	return ErrBroken
-}
-
-// fail makes err the last error before ErrBroken. What is unread is of no use any more.
-func (p *Parser) fail(err error) error {
-	p.broken = true
-	p.ahead.discard()
-	p.buf.take(p.Buffered())
-	return err
 }
 
 // beginTail has c returned before it is whole.
@@ -227,15 +202,8 @@ func (p *Parser) expire() error {
 		return errNoReader
 	}
 	past.n, past.missing, past.base = 0, 0, nil
-	if past.tail != nil {
-		if err := p.tail.skip(); err != nil {
-			if p.tail.broken != nil {
-				past.tail = nil
-				return p.fail(err)
-			}
-			return err
-		}
-		p.buf.unpin()
+	if err := p.finish(&past.tail); err != nil {
+		return err
 	}
 	p.buf.poison()
 	past.end()

@@ -2,6 +2,7 @@ package redisproto
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"iter"
@@ -33,40 +34,14 @@ const (
 	attribute Kind = '|' // what Reply.Attributes walks over
 )
 
-// String returns the kind in words.
-func (k Kind) String() string {
-	switch k {
-	case SimpleString:
-		return "simple string"
-	case SimpleError:
-		return "simple error"
-	case Integer:
-		return "integer"
-	case BulkString:
-		return "bulk string"
-	case Array:
-		return "array"
-	case Null:
-		return "null"
-	case Boolean:
-		return "boolean"
-	case Double:
-		return "double"
-	case BigNumber:
-		return "big number"
-	case BulkError:
-		return "bulk error"
-	case VerbatimString:
-		return "verbatim string"
-	case Map:
-		return "map"
-	case Set:
-		return "set"
-	case Push:
-		return "push"
-	}
-	return "no reply"
+var kindNames = map[Kind]string{
+	SimpleString: "simple string", SimpleError: "simple error", Integer: "integer", BulkString: "bulk string",
+	Array: "array", Null: "null", Boolean: "boolean", Double: "double", BigNumber: "big number",
+	BulkError: "bulk error", VerbatimString: "verbatim string", Map: "map", Set: "set", Push: "push",
 }
+
+// String returns the kind in words.
+func (k Kind) String() string { return cmp.Or(kindNames[k], "no reply") }
 
 func (k Kind) isAggregate() bool { return k == Array || k == Map || k == Set || k == Push }
 

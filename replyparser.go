@@ -11,13 +11,8 @@ import (
 // makes one for a connection. The zero ReplyParser serves Parse, for programs that read into buffers
 // of their own. It must not be copied.
 type ReplyParser struct {
-	buf    buffer
-	lim    bounds
-	limits Limits // what SetLimits was given
-	rec    record
-	tail   tail
-	broken bool // a protocol error has been returned
-	push   bool // Parse is used
+	input
+	rec record
 }
 
 // NewReplyParser returns a ReplyParser that reads from r, with a buffer of its own, as that of a
@@ -36,9 +31,8 @@ func (p *ReplyParser) Reset(r io.Reader) {
 	p.rec.restart()
 	p.rec.tail = nil
 	giveBack(&p.rec.found, &p.buf, spareSpans)
-	p.tail.buf, p.tail.lim, p.tail.next, p.tail.reply = &p.buf, &p.lim, (*partial).parseValue, true
-	p.buf.reset(r)
-	p.broken, p.push = false, false
+	p.reset(r)
+	p.tail.next, p.tail.reply = (*partial).parseValue, true
 	p.SetLimits(p.limits)
 }
 
@@ -46,24 +40,11 @@ func (p *ReplyParser) Reset(r io.Reader) {
 // from its start. For one that was returned before it was whole, l does not change anything. It
 // reads the defaults, such as MaxBulkSize, anew.
 func (p *ReplyParser) SetLimits(l Limits) {
-	p.limits = l
-	if p.push {
-		l.Stream = 0
-	}
-	p.lim = l.bounds()
-	p.buf.limit = p.lim.bufferLimit()
+	p.setLimits(l)
 	if !p.broken {
 		p.rec.restart()
 	}
 }
-
-// Buffered returns how many bytes have been read that belong to no reply returned so far.
-func (p *ReplyParser) Buffered() int { return p.buf.w - p.buf.r }
-
-// Rest returns a reader of the bytes that belong to no reply returned so far, and then of what the
-// parser's own reader has. It is for leaving RESP on a connection, as after PSYNC, whose reply is
-// followed by a file. The ReplyParser must not be used any more, but for Reset.
-func (p *ReplyParser) Rest() io.Reader { return rest{&p.buf} }
 
 // ReadReply returns the next reply. Pushes come as replies of their kind, in the order in which they
 // were received. The reply and its views are valid until the next ReadReply or Reset; Clone it to keep
@@ -101,6 +82,7 @@ func (p *ReplyParser) readReply() (Reply, error) {
 			}
 			if err != nil {
 				err.Offset += p.buf.at(0)
+				t.restart()
 				return Reply{}, p.fail(replyError(err))
 			}
 			if n > 0 {
@@ -125,29 +107,13 @@ func replyError(err *ProtocolError) *ProtocolError {
 	return err
 }
 
-// fail makes err the last error before ErrBroken. What is unread is of no use any more.
-func (p *ReplyParser) fail(err error) error {
-	p.broken = true
-	p.rec.restart()
-	p.buf.take(p.Buffered())
-	return err
-}
-
 // expire ends the reply that was returned last, passes over what has not been read of it, and gives
 // back the memory that only a large reply needs.
 func (p *ReplyParser) expire() error {
 	t := &p.rec
 	t.end()
-	if t.tail != nil {
-		if err := p.tail.skip(); err != nil {
-			if p.tail.broken != nil {
-				t.tail = nil
-				return p.fail(err)
-			}
-			return err
-		}
-		t.tail = nil
-		p.buf.unpin()
+	if err := p.finish(&t.tail); err != nil {
+		return err
 	}
 	p.buf.poison()
 	if t.need == 0 {

@@ -6,6 +6,68 @@ import (
 	"io"
 )
 
+// An input is what both parsers are made of: where they read from, within which limits, and what is
+// left of a command or a reply that they returned before it was whole.
+type input struct {
+	buf    buffer
+	lim    bounds
+	limits Limits // what SetLimits was given
+	tail   tail
+	broken bool // a protocol error has been returned
+	push   bool // Parse is used
+}
+
+// reset makes in read from r.
+func (in *input) reset(r io.Reader) {
+	in.buf.reset(r)
+	in.tail.buf, in.tail.lim = &in.buf, &in.lim
+	in.broken, in.push = false, false
+}
+
+// setLimits makes l the limits.
+func (in *input) setLimits(l Limits) {
+	in.limits = l
+	if in.push {
+		l.Stream = 0
+	}
+	in.lim = l.bounds()
+	in.buf.limit = in.lim.bufferLimit()
+}
+
+// Buffered returns how many bytes have been read that belong to nothing that was returned so far.
+func (in *input) Buffered() int { return in.buf.w - in.buf.r }
+
+// Rest returns a reader of the bytes that belong to nothing that was returned so far, even if IsLast
+// has looked at them, and then of what the parser's own reader has. It is for leaving RESP on a
+// connection: after an upgrade, or after PSYNC, whose reply is followed by a file. The parser must not
+// be used any more, but for Reset.
+func (in *input) Rest() io.Reader { return rest{&in.buf} }
+
+// fail makes err the last error before ErrBroken. What is unread is of no use any more.
+func (in *input) fail(err error) error {
+	in.broken = true
+	in.buf.take(in.Buffered())
+	return err
+}
+
+// finish passes over what is left of the tail, if there is one, and sets it to nil. After an error of
+// the reader it can be called again.
+func (in *input) finish(t **tail) error {
+	if *t == nil {
+		return nil
+	}
+	err := (*t).skip()
+	if err != nil && (*t).broken == nil {
+		return err
+	}
+	*t = nil
+	if err != nil {
+		return in.fail(err)
+	}
+	in.buf.unpin()
+	return nil
+}
+
 // A tail is what is still to come of a command or a reply that was returned before it was whole. It
 // is passed on, or skipped, without being held; its framing is checked on the way.
 //
