@@ -183,7 +183,7 @@ func (p *Parser) beginTail(c *Command) {
 		arriving = false
 	}
 	t := &p.tail
-	head := t.begin(n)
+	head := t.begin(n, &p.lim)
 	t.left = count - k
 	if arriving {
 		t.arrive(c.size)

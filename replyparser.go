@@ -151,7 +151,7 @@ func (p *ReplyParser) beginTail(b []byte) *ProtocolError {
 		t.found.s = append(t.found.s, span{uint32(t.bulk), uint32(n)})
 	}
 	t.tail = &p.tail
-	t.base = t.tail.begin(n)
+	t.base = t.tail.begin(n, &p.lim)
 	t.restart()
 	if aggregate {
 		t.tail.open = append(t.tail.open, level{})

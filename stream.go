@@ -20,7 +20,7 @@ type input struct {
 // reset makes in read from r.
 func (in *input) reset(r io.Reader) {
 	in.buf.reset(r)
-	in.tail.buf, in.tail.lim = &in.buf, &in.lim
+	in.tail.buf = &in.buf
 	in.broken, in.push = false, false
 }
 
@@ -77,7 +77,7 @@ func (in *input) finish(t **tail) error {
 type tail struct {
 	nest
 	buf  *buffer
-	lim  *bounds
+	lim  bounds // those that held when it began
 	next func(t *partial, b []byte, lim *bounds) (head, *ProtocolError) // parses an element's first line
 	use  use
 
@@ -103,8 +103,9 @@ const (
 var errMixedUse = errors.New("redisproto: WriteTo cannot be used together with NextArg or Body, and only once")
 
 // begin starts t behind the first n unread bytes, which are pinned and returned.
-func (t *tail) begin(n int) (head []byte) {
+func (t *tail) begin(n int, lim *bounds) (head []byte) {
 	head = t.buf.pin(n)
+	t.lim = *lim
 	t.restart()
 	t.pos, t.open, t.total = -2, t.open[:0], 0
 	t.use, t.header, t.text, t.done, t.broken = unused, false, 0, false, nil
@@ -225,7 +226,7 @@ func (t *tail) scan(b []byte) (n int, err *ProtocolError) {
 			return t.pos + 2, nil
 		}
 		start := t.pos + 2
-		h, err := t.next(&t.partial, b, t.lim)
+		h, err := t.next(&t.partial, b, &t.lim)
 		switch {
 		case err != nil:
 			return 0, err
@@ -236,7 +237,7 @@ func (t *tail) scan(b []byte) (n int, err *ProtocolError) {
 		t.pos, t.seen = h.end, 0
 		switch {
 		case h.count >= 0:
-			if err := t.enter(h, start, 0, t.lim); err != nil {
+			if err := t.enter(h, start, 0, &t.lim); err != nil {
 				return 0, err
 			}
 		case h.size > int64(len(b)-h.end-2):
@@ -305,7 +306,7 @@ func (t *tail) nextArg() (io.Reader, int64, error) {
 	}
 	for {
 		if b := t.buf.unread(); t.pos <= len(b)-2 {
-			h, err := t.next(&t.partial, b, t.lim)
+			h, err := t.next(&t.partial, b, &t.lim)
 			if err != nil {
 				return nil, 0, t.protocolError(err)
 			}
