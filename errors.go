@@ -9,9 +9,9 @@ import "errors"
 // errors.Is tells the cases apart by the values below; errors.Is(err, &ProtocolError{}) matches
 // them all.
 type ProtocolError struct {
-	// Offset is where the line or the terminator at fault begins, in bytes from the first one
-	// that the Parser read since NewParser or Reset. For [Command.Parse], from the start of the
-	// slice.
+	// Offset is where the line or the line's end that is wrong begins, in bytes from the first one
+	// that the parser has read since it was made or reset. From Parse it counts from the start of
+	// the slice.
 	Offset int64
 
 	text string
@@ -33,23 +33,23 @@ func (e *ProtocolError) Is(target error) bool {
 	return ok && (t == e || t == e.kind || *t == ProtocolError{})
 }
 
-// The kinds of protocol error, for errors.Is. The limits that they speak of are in
-// [Limits].
+// The kinds of protocol error, for errors.Is. The limits that they speak of are in [Limits].
 var (
 	// ErrMultibulkLength: the count after '*', or that of another aggregate in a reply, is not a
-	// decimal int64 or is over Limits.Args.
+	// decimal int64, or it is over Limits.Args.
 	ErrMultibulkLength = protocolError("invalid multibulk length")
 	// ErrBulkLength: the length after '$', or that of another string in a reply, is not a decimal
-	// number from 0 to Limits.Bulk; or a simple string or error in a reply is longer.
+	// number from 0 to Limits.Bulk; or a line in a reply is longer.
 	ErrBulkLength = protocolError("invalid bulk length")
 	// ErrExpectedBulk: an argument does not begin with '$'. The text of the error that is
-	// returned goes on with the byte found in its place.
+	// returned goes on with the byte that was found in its place.
 	ErrExpectedBulk = protocolError("expected '$'")
-	// ErrCountTooLong: no CR in the first 65,537 bytes of a line that begins with '*'.
+	// ErrCountTooLong: there is no CR in the first 65,537 bytes of a line that begins with '*'.
 	ErrCountTooLong = protocolError("too big mbulk count string")
-	// ErrLengthTooLong: no CR in the first 65,537 bytes where a line with '$' is due.
+	// ErrLengthTooLong: there is no CR in 65,537 bytes where a line with '$' is expected.
 	ErrLengthTooLong = protocolError("too big bulk count string")
-	// ErrInlineTooLong: no LF in the first Limits.Inline + 1 bytes of an inline command.
+	// ErrInlineTooLong: there is no LF in the first Limits.Inline + 1 bytes of an inline command.
+	// Redis accepts a line that is longer than its 64 KiB if its end has arrived already.
 	ErrInlineTooLong = protocolError("too big inline request")
 	// ErrUnbalancedQuotes: an inline command leaves a quote open, or a closing quote is not
 	// followed by a blank.
@@ -60,21 +60,22 @@ var (
 	ErrUnauthenticatedLength = protocolError("unauthenticated bulk length")
 
 	// ErrCRLF: a CR in a header is not followed by LF, or an argument is not followed by CR LF. In a
-	// reply, any CR without LF, or LF without CR, outside a bulk's bytes.
-	// Redis does not look; Valkey has the rule since 9.1.
+	// reply, there is a CR without LF, or a LF without CR, outside the bytes of a bulk string.
+	// Redis does not look at these bytes; Valkey has the rule since version 9.1.
 	ErrCRLF = protocolError("invalid CRLF in request")
-	// ErrInlineNUL: a NUL byte in an inline command. Redis would wait for ever.
+	// ErrInlineNUL: an inline command has a NUL byte. Redis would wait for ever.
 	ErrInlineNUL = protocolError("NUL in inline request")
-	// ErrTooBig: a command or a reply is longer than Limits.Total. Redis closes without a word.
+	// ErrTooBig: a command or a reply is longer than Limits.Total; or, with Limits.Stream, a line
+	// or the attributes in front of a reply are longer than that. Redis closes without a word.
 	ErrTooBig = protocolError("too big request")
-	// ErrInlineRefused: an inline command, and Limits.Inline is negative.
+	// ErrInlineRefused: this is an inline command, and Limits.Inline is negative.
 	ErrInlineRefused = protocolError("inline requests are not accepted")
 
 	// ErrReplyType: a reply begins with no type of RESP, or with one whose length is "?": such
 	// streamed strings and aggregates are not read. The text of the error goes on with the byte.
 	ErrReplyType = protocolError("invalid reply type")
-	// ErrReplyValue: a number, boolean, null or verbatim string of a reply is not written as RESP
-	// has it.
+	// ErrReplyValue: a boolean, a null or a verbatim string of a reply is not written as RESP has it.
+	// The texts of numbers are judged by Reply.Int and the like, and never cause this error.
 	ErrReplyValue = protocolError("invalid value in reply")
 	// ErrReplyDepth: the aggregates of a reply are nested deeper than Limits.Depth.
 	ErrReplyDepth = protocolError("too deeply nested reply")

@@ -77,7 +77,7 @@ func (in *input) finish(t **tail) error {
 type tail struct {
 	nest
 	buf  *buffer
-	lim  bounds // those that held when it began
+	lim  bounds                                                         // those that held when it began
 	next func(t *partial, b []byte, lim *bounds) (head, *ProtocolError) // parses an element's first line
 	use  use
 
