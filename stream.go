@@ -267,7 +267,9 @@ func (t *tail) scanText(b []byte) (more bool, err *ProtocolError) {
 	t.text += int64(t.pos)
 	switch {
 	case t.text > int64(t.lim.Bulk):
-		return false, ErrBulkLength.at(0)
+		err = ErrBulkLength.at(t.pos)
+		err.Offset -= t.text + 1 // the line begins with its type
+		return false, err
 	case t.pos >= len(b)-1:
 		if t.pos == len(b)-1 && b[t.pos] == '\n' {
 			return false, ErrCRLF.at(t.pos)
