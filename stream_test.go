@@ -203,25 +203,32 @@ func checkCommands(t *testing.T, p *Parser, data string, want run, how way) (str
 	return streamed
 }
 
-// streamChunkings calls try with each way in which data may come, and each way in which what is not
-// whole may be taken. At each cut it is taken in one of the ways, in turn.
-func streamChunkings(data string, try func(how way, src io.Reader)) {
+// streamChunkings calls try with each way in which data may come, each way in which what is not whole
+// may be taken, and each Stream. At the cuts, which are many, it takes one of the ways and one Stream, in
+// turn.
+func streamChunkings(data string, try func(how way, size int, src io.Reader)) {
+	sizes := streamSizes(len(data))
 	i := 0
 	chunkings(data, func(_ string, r io.Reader) {
 		i++
-		s, ok := r.(*source)
+		s, known := r.(*source)
 		for how := range ways {
-			if !ok && how != byWriteTo || ok && s.cut > 0 && how != way(i)%ways {
-				continue
+			for k, size := range sizes {
+				src := r
+				switch {
+				case known && s.cut > 0 && (how != way(i)%ways || k != i/int(ways)%len(sizes)):
+					continue
+				case known:
+					again := *s
+					src = &again
+				case k > 0 || how != byWriteTo: // it can be read once
+					continue
+				}
+				if how == byWriteTo {
+					src = patient{src} // WriteTo cannot be resumed
+				}
+				try(how, size, src)
 			}
-			if ok {
-				again := *s
-				r = &again
-			}
-			if how == byWriteTo {
-				r = patient{r} // WriteTo cannot be resumed
-			}
-			try(how, r)
 		}
 	})
 }
@@ -268,25 +275,25 @@ func TestStreamCommands(t *testing.T) {
 			p := NewParser(strings.NewReader(r.in))
 			p.SetLimits(lim)
 			want := pull(p, false)
-			for _, size := range streamSizes(len(r.in)) {
+			streamChunkings(r.in, func(how way, size int, src io.Reader) {
+				defer func() {
+					if t.Failed() {
+						t.Logf("Stream %d, %v, %v", size, how, summary(src))
+					}
+				}()
+				lim := lim
 				lim.Stream = size
-				streamChunkings(r.in, func(how way, src io.Reader) {
-					defer func() {
-						if t.Failed() {
-							t.Logf("Stream %d, %v, %T %+v", size, how, src, summary(src))
-						}
-					}()
-					p := NewParser(src)
-					p.SetLimits(lim)
-					streamed += checkCommands(t, p, r.in, want, how)
-				})
-			}
+				p := NewParser(src)
+				p.SetLimits(lim)
+				streamed += checkCommands(t, p, r.in, want, how)
+			})
+			lim.Stream = 1
 			if got := push(r.in, 7, lim); len(r.in) < 1000 {
 				same(t, got, want) // the push form never streams
 			}
 		})
 	}
-	if streamed < 10000 {
+	if streamed < 10_000 {
 		t.Errorf("only %d commands were returned before they were whole", streamed)
 	}
 }
