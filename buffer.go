@@ -129,29 +129,37 @@ func (b *buffer) read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// copyTo writes n bytes of what comes next to w, and returns how many it could not. Those that are
-// not in b go straight from the reader to w, so that the operating system can do it. The error is
-// the reader's, io.ErrUnexpectedEOF at its end, or w's.
-func (b *buffer) copyTo(w io.Writer, n int64) (left int64, err error) {
+// copyTo writes n bytes of what comes next to w. It returns how many of them are still to be read, and
+// how many were written: together they are fewer than n if w fails. Those that are not in b go straight
+// from the reader to w, so that the operating system can do it. The error is the reader's,
+// io.ErrUnexpectedEOF at its end, or w's.
+func (b *buffer) copyTo(w io.Writer, n int64) (left, written int64, err error) {
 	if have := min(n, int64(b.w-b.r)); have > 0 {
-		k, err := w.Write(b.take(int(have)))
-		if err == nil && int64(k) < have {
-			err = io.ErrShortWrite
-		}
+		written, err = writeAll(w, b.take(int(have)))
 		if n -= have; err != nil || n == 0 {
-			return n, err
+			return n, written, err
 		}
 	}
 	if err, b.err = b.err, nil; err == nil {
+		var k int64
 		from := io.LimitedReader{R: b.source(), N: n}
-		_, err = io.Copy(w, &from)
+		k, err = io.Copy(w, &from)
 		b.offset += n - from.N
-		n = from.N
+		n, written = from.N, written+k
 	}
 	if n > 0 && (err == nil || err == io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return n, err
+	return n, written, err
+}
+
+// writeAll writes p to w. It returns an error if w takes less than that, also if w returns none.
+func writeAll(w io.Writer, p []byte) (n int64, err error) {
+	k, err := w.Write(p)
+	if err == nil && k < len(p) {
+		err = io.ErrShortWrite
+	}
+	return int64(k), err
 }
 
 // source returns the reader for a copy that may never end. One that is a part of the operating
@@ -273,8 +281,7 @@ func (r rest) Read(p []byte) (int, error) { return r.b.read(p) }
 func (r rest) WriteTo(w io.Writer) (n int64, err error) {
 	b := r.b
 	if b.r < b.w {
-		k, err := w.Write(b.take(b.w - b.r))
-		if n = int64(k); err != nil {
+		if n, err = writeAll(w, b.take(b.w-b.r)); err != nil {
 			return n, err
 		}
 	}

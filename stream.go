@@ -156,8 +156,7 @@ func (t *tail) writeTo(w io.Writer, head []byte) (int64, error) {
 		return 0, errMixedUse
 	}
 	t.use = asOne
-	k, err := w.Write(head)
-	n := int64(k)
+	n, err := writeAll(w, head)
 	if err == nil {
 		var passed int64
 		passed, err = t.pass(w)
@@ -171,6 +170,9 @@ func (t *tail) writeTo(w io.Writer, head []byte) (int64, error) {
 
 // skip passes over what is left. It can be called again after an error of the reader.
 func (t *tail) skip() error {
+	if t.broken != nil {
+		return t.broken
+	}
 	_, err := t.pass(io.Discard)
 	return err
 }
@@ -182,9 +184,9 @@ func (t *tail) pass(w io.Writer) (n int64, err error) {
 		case t.broken != nil:
 			return n, t.broken
 		case t.rest > 0:
-			before := t.rest
-			t.rest, err = t.buf.copyTo(w, before)
-			n += before - t.rest
+			var written int64
+			t.rest, written, err = t.buf.copyTo(w, t.rest)
+			n += written
 			continue
 		}
 		k, perr := t.scan(t.buf.unread())
@@ -192,9 +194,9 @@ func (t *tail) pass(w io.Writer) (n int64, err error) {
 			return n, t.protocolError(perr)
 		}
 		if k > 0 {
-			var written int
-			written, err = w.Write(t.buf.take(k))
-			n += int64(written)
+			var written int64
+			written, err = writeAll(w, t.buf.take(k))
+			n += written
 			t.pos, t.seen = max(t.pos-k, -2), max(t.seen-k, 0)
 		}
 		if err == nil && !t.done && t.rest == 0 {
@@ -298,7 +300,7 @@ func (t *tail) nextArg() (io.Reader, int64, error) {
 		return &tailReader{t, t.turn}, t.length, nil
 	}
 	if t.rest > 0 {
-		left, err := t.buf.copyTo(io.Discard, t.rest)
+		left, _, err := t.buf.copyTo(io.Discard, t.rest)
 		if t.rest = left; err != nil {
 			return nil, 0, err
 		}
@@ -365,9 +367,8 @@ func (r *tailReader) WriteTo(w io.Writer) (n int64, err error) {
 	if t.turn != r.mine {
 		return 0, nil
 	}
-	if before := t.rest; before > 0 {
-		t.rest, err = t.buf.copyTo(w, before)
-		n = before - t.rest
+	if t.rest > 0 {
+		t.rest, n, err = t.buf.copyTo(w, t.rest)
 	}
 	if err == nil {
 		err = t.checkEnd()
