@@ -53,8 +53,9 @@ const (
 )
 
 var (
-	errNoReader = errors.New("redisproto: read from a parser that has no reader")
-	errBadCount = errors.New("redisproto: the reader returned an impossible count from Read")
+	errNoReader  = errors.New("redisproto: read from a parser that has no reader")
+	errHasReader = errors.New("redisproto: Parse of a parser that has a reader")
+	errBadCount  = errors.New("redisproto: the reader returned an impossible count from Read")
 )
 
 // reset makes b read from rd. It gives back large memory.
@@ -84,34 +85,30 @@ func (b *buffer) fill(size int) error {
 	if b.rd == nil {
 		return errNoReader
 	}
+	n := 0
 	if b.err == nil {
 		b.makeRoom(size)
+		n, b.err = (&checkedReader{b.rd}).Read(b.data[b.w:])
+		b.w += n
+		b.filled = b.w == len(b.data)
 	}
-	for range 100 { // a reader may return nothing for a while, as for a bufio.Reader
-		if err := b.err; err != nil {
-			b.err = nil
-			if err == io.EOF && b.r < b.w {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-		n, err := b.rd.Read(b.data[b.w:])
-		if n < 0 || n > len(b.data)-b.w {
-			return errBadCount
-		}
-		b.err = err
-		if n > 0 {
-			b.w += n
-			b.filled = b.w == len(b.data)
-			return nil
-		}
+	if n > 0 {
+		return nil
 	}
-	return io.ErrNoProgress
+	err := b.err
+	b.err = nil
+	if err == io.EOF && b.r < b.w {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // read reads what comes next into p: the unread bytes, or, if there are none, from the reader itself.
 func (b *buffer) read(p []byte) (n int, err error) {
-	if b.r == b.w && b.err == nil && len(p) < minDirect {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if b.r == b.w && b.err == nil && (len(p) < minDirect || b.rd == nil) {
 		if err := b.fill(0); err != nil {
 			return 0, err
 		}
@@ -165,7 +162,7 @@ func writeAll(w io.Writer, p []byte) (n int64, err error) {
 // source returns the reader for a copy that may never end. One that is a part of the operating
 // system is well-behaved, and must be handed on as it is: package net recognises it by its type.
 func (b *buffer) source() io.Reader {
-	if _, ok := b.rd.(syscall.Conn); ok || b.rd == nil {
+	if _, ok := b.rd.(syscall.Conn); ok {
 		return b.rd
 	}
 	return &checkedReader{b.rd}
@@ -245,7 +242,7 @@ func (b *buffer) pin(n int) []byte {
 	b.take(n)
 	b.floor = n
 	for len(b.data)-n < streamRoom {
-		b.grow(0)
+		b.grow(streamRoom)
 	}
 	return b.data[:n:n]
 }
@@ -290,6 +287,9 @@ func (r rest) WriteTo(w io.Writer) (n int64, err error) {
 			err = nil
 		}
 		return n, err
+	}
+	if b.rd == nil {
+		return n, errNoReader
 	}
 	k, err := io.Copy(w, b.source())
 	b.offset += k
@@ -367,7 +367,7 @@ func grow[T any](l *list[T], n int, b *buffer, of func(*large) *[]T) {
 	}
 	spare := of(b.borrow())
 	if cap(*spare) < want {
-		*spare = make([]T, 0, want)
+		*spare = make([]T, 0, want+len(l.s)/4) // so that growing costs linear time, however small n is
 	}
 	l.s, *spare = append((*spare)[:0], l.s...), nil
 }

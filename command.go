@@ -16,7 +16,7 @@ import (
 // goroutines at once. A clone may be read by several goroutines, but for Name.
 type Command struct {
 	partial
-	n       int    // arguments that have arrived; 0 until the command is returned, and when it is past
+	n       int    // arguments that Get and Args show; 0 unless the command is the one returned last
 	missing int    // arguments that had not arrived when the command was returned
 	base    []byte // where the arguments are: the command as it came, or line
 	raw     []byte // if that is line: the command as it came
@@ -76,6 +76,9 @@ func (c *Command) Args() [][]byte {
 		}
 	}
 	views = views[:c.n]
+	if c.buf != nil {
+		c.buf.views.s = views
+	}
 	for i, s := range c.found.s[:c.n] {
 		views[i] = c.base[s.start:s.end:s.end]
 	}
@@ -134,7 +137,7 @@ func (c *Command) IsLast() bool {
 // view is valid until the parser's next read; Clone the command to keep it.
 func (c *Command) Raw() []byte {
 	switch {
-	case c == nil:
+	case c == nil, c.n == 0 && c.tail == nil:
 		return nil
 	case len(c.line.s) > 0:
 		return c.raw
@@ -178,12 +181,12 @@ func (c *Command) NextArg() (arg io.Reader, size int64, err error) {
 // is not whole, it reads the rest on the way, and holds none of it. It returns how many bytes
 // were written.
 //
-// If it fails the peer behind w has received a part of a command: neither connection can be used any
-// more, and every read gives ErrBroken. After NextArg has been used, WriteTo is an error.
+// If it fails the peer behind w has received a part of a command, and its connection cannot be used any
+// more. If the command was not whole, neither can the parser's, and every read gives ErrBroken. After
+// NextArg has been used, WriteTo is an error.
 func (c *Command) WriteTo(w io.Writer) (int64, error) {
 	if c.Whole() {
-		n, err := w.Write(c.Raw())
-		return int64(n), err
+		return writeAll(w, c.Raw())
 	}
 	return c.tail.writeTo(w, c.base)
 }
@@ -256,11 +259,11 @@ func (c *Command) parseSimple(b []byte, lim *bounds) (n int) {
 	}
 	x := binary.LittleEndian.Uint32(b)
 	count := int(x>>8&0xff) - '0'
-	if x&^0xff00 != '*'|'\r'<<16|'\n'<<24 || count < 1 || count > min(9, lim.args, cap(c.found.s)) {
+	if x&^0xff00 != '*'|'\r'<<16|'\n'<<24 || count < 1 || count > min(9, lim.maxArgs, cap(c.found.s)) {
 		return 0
 	}
 	found := c.found.s[:count]
-	got, end := bulks(b, 2, lim.bulk, found)
+	got, end := bulks(b, 2, lim.maxBulk, found)
 	if got < count || !crlf(b[end:]) || end+2 > lim.Total {
 		return 0
 	}
@@ -275,11 +278,8 @@ func (c *Command) parse(b []byte, lim *bounds, buf *buffer) (n int, err *Protoco
 	if len(b) < c.need {
 		return 0, nil
 	}
-	if len(b) <= lim.Total {
-		return c.parseWithin(b, lim, buf)
-	}
-	n, err = c.parseWithin(b[:lim.Total], lim, buf)
-	if n == 0 && err == nil {
+	n, err = c.parseWithin(b[:min(len(b), lim.Total)], lim, buf)
+	if n == 0 && err == nil && len(b) > lim.Total {
 		err = ErrTooBig.at(0)
 	}
 	return n, err
@@ -301,7 +301,7 @@ func (c *Command) parseWithin(b []byte, lim *bounds, buf *buffer) (n int, err *P
 	}
 	for {
 		free := c.room()
-		n, end := bulks(b, c.pos, lim.bulk, free)
+		n, end := bulks(b, c.pos, lim.maxBulk, free)
 		c.found.s, c.pos, c.left = c.found.s[:len(c.found.s)+n], end, c.left-n
 		if c.left == 0 {
 			break
@@ -345,7 +345,7 @@ func (c *Command) parseCount(b []byte, lim *bounds) (n int, err *ProtocolError) 
 		return 0, err
 	case count > int64(lim.Args):
 		return 0, ErrMultibulkLength.at(0)
-	case count > int64(lim.args):
+	case count > int64(lim.maxArgs):
 		return 0, ErrUnauthenticatedCount.at(0)
 	case !crlf(b[end:]):
 		return 0, ErrCRLF.at(end)
@@ -369,13 +369,13 @@ func (t *partial) parseArg(b []byte, lim *bounds) (h head, err *ProtocolError) {
 		return h, err
 	case length < 0 || length > int64(lim.Bulk):
 		return h, ErrBulkLength.at(start)
-	case length > int64(lim.bulk):
+	case length > int64(lim.maxBulk):
 		return h, ErrUnauthenticatedLength.at(start)
 	case !crlf(b[end:]):
 		return h, ErrCRLF.at(end)
 	}
 	t.seen = 0
-	return head{end: end, size: length, count: -1, own: 1}, nil
+	return head{end: end, size: length, count: -1}, nil
 }
 
 // parseHeader parses the line that begins at start: '*' or '$', and a number. end is where its CR is,
@@ -396,7 +396,7 @@ func (t *partial) parseHeader(b []byte, start int, invalid, tooLong *ProtocolErr
 		return 0, 0, nil
 	}
 	if tooLong == ErrLengthTooLong && b[start] != '$' && b[start] != 0 {
-		return 0, 0, expectedBulk(b[start], start)
+		return 0, 0, ErrExpectedBulk.at(start).got(b[start])
 	}
 	n, ok := parseInt(b[min(start+1, end):end])
 	if !ok || b[end] == 0 {

@@ -10,8 +10,8 @@ import "errors"
 // them all.
 type ProtocolError struct {
 	// Offset is where the line or the line's end that is wrong begins, in bytes from the first one
-	// that the parser has read since it was made or reset. From Parse it counts from the start of
-	// the slice.
+	// that the parser has read since it was made or reset. For [Parser.Parse] and
+	// [ReplyParser.Parse] it counts from the start of the slice.
 	Offset int64
 
 	text string
@@ -94,24 +94,12 @@ func (e *ProtocolError) at(pos int) *ProtocolError {
 	return &ProtocolError{Offset: int64(pos), text: e.text, kind: e}
 }
 
-// expectedBulk gives the error for a bulk header that begins with c. CR and LF would end the error
-// line, so they show as a space, as in Redis.
-func expectedBulk(c byte, pos int) *ProtocolError {
-	return ErrExpectedBulk.at(pos).got(c)
-}
-
-// got adds the byte that was found.
+// got adds the byte that was found to the text. CR and LF would end the line, so they show as a space,
+// as in Redis.
 func (e *ProtocolError) got(c byte) *ProtocolError {
 	if c == '\r' || c == '\n' {
 		c = ' '
 	}
 	e.text += ", got '" + string([]byte{c}) + "'"
 	return e
-}
-
-// streamed gives the error for a reply that begins with kind and comes in parts.
-func streamed(kind Kind, pos int) *ProtocolError {
-	err := ErrReplyType.at(pos).got(byte(kind))
-	err.text += " with a length of '?'"
-	return err
 }

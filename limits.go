@@ -60,15 +60,15 @@ type Limits struct {
 	Unauthenticated bool
 }
 
-// bounds are Limits with the defaults applied. In args and bulk, Unauthenticated has been applied too.
+// bounds are Limits with the defaults applied. maxArgs and maxBulk take Unauthenticated into account.
 type bounds struct {
 	Limits
-	args, bulk int
+	maxArgs, maxBulk int
 }
 
 // bounds returns the bounds that l stands for.
 func (l Limits) bounds() bounds {
-	l.Args = min(cmp.Or(l.Args, MaxNumArg), math.MaxInt32)
+	l.Args = max(-1, min(cmp.Or(l.Args, MaxNumArg), math.MaxInt32))
 	l.Bulk = cmp.Or(l.Bulk, MaxBulkSize)
 	l.Total = max(1, min(cmp.Or(l.Total, maxTotal), maxWhole))
 	l.Inline = min(cmp.Or(l.Inline, MaxTelnetLine), l.Total)
@@ -79,9 +79,9 @@ func (l Limits) bounds() bounds {
 	} else {
 		l.Bulk = min(l.Bulk, maxWhole)
 	}
-	b := bounds{Limits: l, args: l.Args, bulk: l.Bulk}
+	b := bounds{Limits: l, maxArgs: l.Args, maxBulk: l.Bulk}
 	if l.Unauthenticated {
-		b.args, b.bulk = min(l.Args, unauthenticatedArgs), min(l.Bulk, unauthenticatedBulk)
+		b.maxArgs, b.maxBulk = min(l.Args, unauthenticatedArgs), min(l.Bulk, unauthenticatedBulk)
 	}
 	return b
 }

@@ -26,9 +26,9 @@ import (
 type Parser struct {
 	input
 	cmds    [2]Command
-	current *Command // the caller's, or past
-	ahead   *Command // what is unread
-	end     error    // what ended Commands
+	current *Command // the one that was returned last; its n is 0 when it is past
+	ahead   *Command // the next one, which IsLast may have parsed already
+	ended   error    // what ended Commands
 }
 
 // NewParser returns a Parser that reads from r, with a buffer of its own; do not put a bufio.Reader
@@ -55,7 +55,7 @@ func (p *Parser) Reset(r io.Reader) {
 		c.giveBack()
 	}
 	p.reset(r)
-	p.tail.next, p.end = (*partial).parseArg, nil
+	p.tail.next, p.ended = (*partial).parseArg, nil
 	p.SetLimits(p.limits)
 }
 
@@ -75,11 +75,11 @@ func (p *Parser) SetLimits(l Limits) {
 // loop goes on; Clone it to keep it.
 func (p *Parser) Commands() iter.Seq[*Command] {
 	return func(yield func(*Command) bool) {
-		p.end = nil
+		p.ended = nil
 		for {
 			c, err := p.ReadCommand()
 			if err != nil {
-				p.end = err
+				p.ended = err
 				return
 			}
 			if !yield(c) {
@@ -92,10 +92,10 @@ func (p *Parser) Commands() iter.Seq[*Command] {
 // Err returns the error that ended Commands: see ReadCommand. It is nil for io.EOF between two
 // commands, and while Commands has not ended.
 func (p *Parser) Err() error {
-	if p.end == io.EOF {
+	if p.ended == io.EOF {
 		return nil
 	}
-	return p.end
+	return p.ended
 }
 
 // ReadCommand returns the next command. Empty commands are passed over, as in Redis. The command
@@ -173,8 +173,9 @@ func (p *Parser) beginTail(c *Command) {
 	if arriving {
 		n = c.bulk
 	}
+	const argSize = 8 + 24 // bytes: a span and a view
 	most := max(p.lim.Stream, streamRoom)
-	for k > 0 && (n > most || 8*k > most) {
+	for k > 0 && n+argSize*k > most {
 		if k--; k > 0 {
 			n = int(c.found.s[k-1].end) + 2
 		} else {
@@ -226,10 +227,12 @@ func (p *Parser) expire() error {
 //
 // The error is a *ProtocolError, whose Offset counts from the start of b. After it every call
 // returns ErrBroken until Reset. The limits are those of SetLimits, but nothing is streamed. A
-// Parser serves either ReadCommand or Parse; Reset lets it change.
+// Parser that has a reader does not serve Parse.
 func (p *Parser) Parse(b []byte) (c *Command, n int, err error) {
 	if !p.push || p.buf.large != nil {
-		p.startParse()
+		if err := p.startParse(); err != nil {
+			return nil, 0, err
+		}
 	}
 	c = p.ahead
 	if n = c.parseSimple(b, &p.lim); n > 0 {
@@ -240,7 +243,10 @@ func (p *Parser) Parse(b []byte) (c *Command, n int, err error) {
 }
 
 // startParse prepares p for Parse, and gives back large memory between two commands.
-func (p *Parser) startParse() {
+func (p *Parser) startParse() error {
+	if p.buf.rd != nil {
+		return errHasReader
+	}
 	if !p.push {
 		p.Reset(nil)
 		p.push = true
@@ -250,12 +256,14 @@ func (p *Parser) startParse() {
 		p.ahead.giveBack()
 		p.buf.release()
 	}
+	return nil
 }
 
 // parse is Parse for any command.
 func (p *Parser) parse(b []byte) (*Command, int, error) {
 	c := p.ahead
 	c.end()
+	clear(p.buf.views.s) // b is the caller's
 	switch {
 	case p.broken:
 		return nil, 0, ErrBroken

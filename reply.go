@@ -275,7 +275,7 @@ func (r Reply) At(i int) Reply {
 func (r Reply) All() iter.Seq[Reply] {
 	return func(yield func(Reply) bool) {
 		e, n := r.first()
-		for ; n > 0 && yield(e); n-- {
+		for ; n > 0 && e.valid() && yield(e); n-- {
 			e = e.next()
 		}
 	}
@@ -286,7 +286,7 @@ func (r Reply) All() iter.Seq[Reply] {
 func (r Reply) Pairs() iter.Seq2[Reply, Reply] {
 	return func(yield func(_, _ Reply) bool) {
 		key, n := r.first()
-		for ; n > 0; n -= 2 {
+		for ; n > 0 && key.valid(); n -= 2 {
 			var value Reply
 			if n > 1 {
 				value = key.next()
@@ -303,8 +303,9 @@ func (r Reply) Pairs() iter.Seq2[Reply, Reply] {
 // no part of r.
 func (r Reply) Attributes() iter.Seq2[Reply, Reply] {
 	return func(yield func(_, _ Reply) bool) {
-		for at := r.before; r.valid() && at < r.at; at = r.rec.after(at) {
+		for at := r.before; r.valid() && at < r.at; {
 			set := Reply{r.rec, at, at, r.gen}
+			at = r.rec.after(at) // before yield, which may end r
 			for key, value := range set.Pairs() {
 				if !yield(key, value) {
 					return
@@ -355,7 +356,7 @@ func (r Reply) Clone() Reply {
 	}
 	t, b := new(record), bytes.Clone(r.Raw())
 	const most = maxWhole
-	t.parse(b, &bounds{Limits: Limits{Args: most, Bulk: most, Total: most, Depth: most}, bulk: most}, new(buffer))
+	t.parse(b, &bounds{Limits: Limits{Args: most, Bulk: most, Total: most, Depth: most}, maxBulk: most}, new(buffer))
 	return t.commit(b)
 }
 
@@ -369,15 +370,15 @@ func (r Reply) Whole() bool {
 // Size returns how many bytes a string has, also if it is not whole: as many as Body gives. For any
 // other kind it is the length of Bytes.
 func (r Reply) Size() int64 {
-	if !r.Whole() {
+	if !r.Whole() && r.Len() == 0 {
 		return r.rec.tail.length
 	}
 	return int64(len(r.Bytes()))
 }
 
 // Body returns a reader of the bytes of a string, which are those of Bytes if it is whole. For an
-// aggregate and for a null there are none. The reader is valid until the parser's next read. Its
-// errors are those of [ReplyParser.ReadReply], and as resumable. After WriteTo has been used, Body
+// aggregate and for a null there are none. The reader is valid until the parser's next read; of a
+// reply that is not whole, a second Body goes on where the first one stopped. Its errors are those of [ReplyParser.ReadReply], and as resumable. After WriteTo has been used, Body
 // gives an error.
 func (r Reply) Body() io.Reader {
 	if r.Whole() {
@@ -389,12 +390,12 @@ func (r Reply) Body() io.Reader {
 // WriteTo passes the reply on to w as it came: what Raw has, and for a reply that is not whole the rest,
 // of any size and nesting, of which it holds nothing. It returns how many bytes were written.
 //
-// If it fails the peer behind w has received a part of a reply: neither connection can be used any
-// more, and every read gives ErrBroken. After Body has been used, WriteTo is an error.
+// If it fails the peer behind w has received a part of a reply, and its connection cannot be used any
+// more. If the reply was not whole, neither can the parser's, and every read gives ErrBroken. After
+// Body has been used, WriteTo is an error.
 func (r Reply) WriteTo(w io.Writer) (int64, error) {
 	if r.Whole() {
-		n, err := w.Write(r.Raw())
-		return int64(n), err
+		return writeAll(w, r.Raw())
 	}
 	return r.rec.tail.writeTo(w, r.Raw())
 }

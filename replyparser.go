@@ -30,7 +30,7 @@ func (p *ReplyParser) Reset(r io.Reader) {
 	p.rec.end()
 	p.rec.restart()
 	p.rec.tail = nil
-	giveBack(&p.rec.found, &p.buf, spareSpans)
+	p.rec.giveBack(&p.buf)
 	p.reset(r)
 	p.tail.next, p.tail.reply = (*partial).parseValue, true
 	p.SetLimits(p.limits)
@@ -117,10 +117,7 @@ func (p *ReplyParser) expire() error {
 	}
 	p.buf.poison()
 	if t.need == 0 {
-		giveBack(&t.found, &p.buf, spareSpans)
-		if cap(t.open) > maxKept {
-			t.open = nil
-		}
+		t.giveBack(&p.buf)
 	}
 	p.buf.release()
 	return nil
@@ -132,23 +129,28 @@ func (p *ReplyParser) beginTail(b []byte) *ProtocolError {
 	t := &p.rec
 	var n, left int
 	size, aggregate := int64(-1), len(t.open) > 0
+	attributes := len(t.found.s) > 0 && Kind(b[0]) == attribute
 	switch {
 	case aggregate:
 		at := t.open[0].at
+		attributes = attributes && at > 0
+		n, left = int(t.found.s[at].end)+2, int(t.found.s[at+1].start)
 		if Kind(b[t.found.s[at].start-1]) == attribute {
 			return ErrTooBig.at(0)
 		}
-		n, left = int(t.found.s[at].end)+2, int(t.found.s[at+1].start)
 		t.found.s = t.found.s[:at+2]
 		t.found.s[at+1].end = at + 2
-	case t.bulk == 0:
-		return ErrTooBig.at(0) // a line
+	case t.bulk == 0: // a line, or nothing behind the attributes
+		return ErrTooBig.at(0)
 	default:
 		n, size = t.bulk, t.size
 		if Kind(b[t.pos+2]) == VerbatimString {
 			n, size = n+4, size-4
 		}
 		t.found.s = append(t.found.s, span{uint32(t.bulk), uint32(n)})
+	}
+	if attributes && n > p.lim.Stream {
+		return ErrTooBig.at(0)
 	}
 	t.tail = &p.tail
 	t.base = t.tail.begin(n, &p.lim)
@@ -166,7 +168,7 @@ func (p *ReplyParser) beginTail(b []byte) *ProtocolError {
 // exceeds reports whether a reply that is not whole is to be returned so under a Stream of limit. A
 // line that gives a length is waited for: it is short.
 func (t *record) exceeds(b []byte, limit int) bool {
-	if len(t.open) == 0 && t.bulk == 0 {
+	if len(t.open) == 0 && t.bulk == 0 && len(t.found.s) == 0 {
 		start := t.pos + 2
 		return start < len(b) && Kind(b[start]).isLine() && len(b) > limit
 	}
@@ -185,16 +187,19 @@ func (t *record) exceeds(b []byte, limit int) bool {
 //
 // The error is a *ProtocolError, whose Offset counts from the start of b. After it every call
 // returns ErrBroken until Reset. The limits are those of SetLimits, but nothing is streamed. A
-// ReplyParser serves either ReadReply or Parse; Reset lets it change.
+// ReplyParser that has a reader does not serve Parse.
 func (p *ReplyParser) Parse(b []byte) (r Reply, n int, err error) {
 	if !p.push || p.buf.large != nil {
-		p.startParse()
+		if err := p.startParse(); err != nil {
+			return Reply{}, 0, err
+		}
 	}
 	t := &p.rec
 	t.gen++
 	if n = t.parseSimple(b, &p.lim); n > 0 {
 		return t.commit(b[:n:n]), n, nil
 	}
+	t.base = nil // b is the caller's
 	switch {
 	case p.broken:
 		return Reply{}, 0, ErrBroken
@@ -214,15 +219,27 @@ func (p *ReplyParser) Parse(b []byte) (r Reply, n int, err error) {
 }
 
 // startParse prepares p for Parse, and gives back large memory between two replies.
-func (p *ReplyParser) startParse() {
+func (p *ReplyParser) startParse() error {
+	if p.buf.rd != nil {
+		return errHasReader
+	}
 	if !p.push {
 		p.Reset(nil)
 		p.push = true
 		p.SetLimits(p.limits)
 	}
 	if p.rec.need == 0 {
-		giveBack(&p.rec.found, &p.buf, spareSpans)
+		p.rec.giveBack(&p.buf)
 		p.buf.release()
+	}
+	return nil
+}
+
+// giveBack gives back large memory. The reply is past.
+func (t *record) giveBack(buf *buffer) {
+	giveBack(&t.found, buf, spareSpans)
+	if cap(t.open) > maxKept {
+		t.open = nil
 	}
 }
 
@@ -314,11 +331,8 @@ func (t *record) parse(b []byte, lim *bounds, buf *buffer) (n int, err *Protocol
 	if len(b) < t.need {
 		return 0, nil
 	}
-	if len(b) <= lim.Total {
-		return t.parseWithin(b, lim, buf)
-	}
-	n, err = t.parseWithin(b[:lim.Total], lim, buf)
-	if n == 0 && err == nil {
+	n, err = t.parseWithin(b[:min(len(b), lim.Total)], lim, buf)
+	if n == 0 && err == nil && len(b) > lim.Total {
 		err = ErrTooBig.at(0)
 	}
 	return n, err
@@ -382,7 +396,9 @@ func (t *record) parseNext(b []byte, lim *bounds) (ok bool, err *ProtocolError) 
 	at := uint32(len(t.found.s))
 	t.found.s = append(t.found.s, span{uint32(start + 1), uint32(h.end)})
 	t.pos = h.end
-	t.left -= h.own
+	if !h.isAttribute {
+		t.left--
+	}
 	if h.count >= 0 {
 		t.found.s = append(t.found.s, span{uint32(h.count), 0})
 		err = t.enter(h, start, at, lim)
@@ -418,7 +434,7 @@ func (t *partial) parseValue(b []byte, lim *bounds) (h head, err *ProtocolError)
 		return h, err
 	}
 	text := b[start+1 : end]
-	h = head{end: end, size: -1, count: -1, own: 1}
+	h = head{end: end, size: -1, count: -1}
 	switch {
 	case kind.isLine():
 		return h, nil
@@ -427,7 +443,9 @@ func (t *partial) parseValue(b []byte, lim *bounds) (h head, err *ProtocolError)
 	case kind == Null, kind == Boolean:
 		return head{}, ErrReplyValue.at(start)
 	case len(text) == 1 && text[0] == '?':
-		return head{}, streamed(kind, start)
+		err := ErrReplyType.at(start).got(byte(kind))
+		err.text += " with a length of '?'"
+		return head{}, err
 	}
 	n, ok := parseInt(text)
 	if ok && n == -1 && (kind == BulkString || kind == Array) {
@@ -470,9 +488,7 @@ func parseElements(h head, start int, kind Kind, n int64, ok bool) (head, *Proto
 	if !ok || n < 0 || n > most {
 		return head{}, ErrMultibulkLength.at(start)
 	}
-	if kind == attribute {
-		h.own = 0 // the value that they belong to is still to come
-	}
+	h.isAttribute = kind == attribute
 	if h.count = int(n); most < math.MaxInt32 {
 		h.count *= 2
 	}

@@ -168,7 +168,8 @@ type head struct {
 	end   int   // where its CR is; 0 if the line is not whole
 	size  int64 // bytes of the string that follows it; -1 if none does
 	count int   // elements that follow it; -1 if it begins no aggregate
-	own   int   // how many elements it is itself: 1, or 0 for attributes
+	// isAttribute is true for attributes, which are no element of the aggregate that they stand in.
+	isAttribute bool
 }
 
 // A nest is a partial whose elements may have elements in turn. left is for the innermost aggregate
@@ -182,19 +183,22 @@ type nest struct {
 // A level is an aggregate whose elements are being parsed.
 type level struct {
 	at   uint32 // its first span in found
-	left int    // what left is behind it
+	left int    // how many elements of the enclosing aggregate follow it
 }
 
 // enter begins the aggregate of h, whose line begins at start and whose span is at.
 func (t *nest) enter(h head, start int, at uint32, lim *bounds) *ProtocolError {
-	own := 1 - h.own // attributes count, since a peer may send any number of empty ones
+	count := h.count
+	if h.isAttribute { // it counts itself, since a peer may send any number of empty ones
+		count++
+	}
 	switch {
-	case h.count > lim.Args-t.total-own:
+	case count > lim.Args-t.total:
 		return ErrMultibulkLength.at(start)
 	case len(t.open) >= lim.Depth:
 		return ErrReplyDepth.at(start)
 	}
-	t.total += h.count + own
+	t.total += count
 	t.open = append(t.open, level{at, t.left})
 	t.left = h.count
 	return nil

@@ -21,6 +21,7 @@ type input struct {
 func (in *input) reset(r io.Reader) {
 	in.buf.reset(r)
 	in.tail.buf = &in.buf
+	in.tail.end()
 	in.broken, in.push = false, false
 }
 
@@ -34,13 +35,15 @@ func (in *input) setLimits(l Limits) {
 	in.buf.limit = in.lim.bufferLimit()
 }
 
-// Buffered returns how many bytes have been read that belong to nothing that was returned so far.
+// Buffered returns how many bytes have been read that belong to nothing that was returned so far. What
+// has not been read of a command or a reply that is not whole is counted too.
 func (in *input) Buffered() int { return in.buf.w - in.buf.r }
 
 // Rest returns a reader of the bytes that belong to nothing that was returned so far, even if IsLast
 // has looked at them, and then of what the parser's own reader has. It is for leaving RESP on a
 // connection: after an upgrade, or after PSYNC, whose reply is followed by a file. The parser must not
-// be used any more, but for Reset.
+// be used any more, but for Reset. If what was returned last is not whole, read all of it first. After
+// a protocol error, what was buffered is gone.
 func (in *input) Rest() io.Reader { return rest{&in.buf} }
 
 // fail makes err the last error before ErrBroken. What is unread is of no use any more.
@@ -83,12 +86,14 @@ type tail struct {
 
 	length int64 // bytes of the string that is being passed, or was passed last
 	rest   int64 // those that are still to come
-	header bool  // that string's header has been passed, but NextArg has not returned it yet
-	text   int64 // bytes that have been passed of a line that is not whole; 0 for none
-	reply  bool  // this is the rest of a reply, not of a command
-	turn   int   // counts the strings, so that the reader of an earlier one ends
-	done   bool
-	broken error // why nothing more can be read
+	// arriving is true if the head ends with the header of a string, whose bytes come next, until
+	// NextArg has returned that string.
+	arriving bool
+	text     int64 // bytes that have been passed of a line that is not whole; 0 for none
+	reply    bool  // this is the rest of a reply, not of a command
+	turn     int   // counts the strings, so that the reader of an earlier one ends
+	done     bool
+	broken   error // why nothing more can be read
 }
 
 // use says how the owner reads a tail.
@@ -108,7 +113,7 @@ func (t *tail) begin(n int, lim *bounds) (head []byte) {
 	t.lim = *lim
 	t.restart()
 	t.pos, t.open, t.total = -2, t.open[:0], 0
-	t.use, t.header, t.text, t.done, t.broken = unused, false, 0, false, nil
+	t.use, t.arriving, t.text, t.done, t.broken = unused, false, 0, false, nil
 	t.length, t.rest = 0, 0
 	t.turn++
 	return head
@@ -117,7 +122,7 @@ func (t *tail) begin(n int, lim *bounds) (head []byte) {
 // arrive says that the header of a string of size bytes has been passed.
 func (t *tail) arrive(size int64) {
 	t.left--
-	t.pos, t.header = 0, true
+	t.pos, t.arriving = 0, true
 	t.length, t.rest = size, size
 }
 
@@ -168,11 +173,18 @@ func (t *tail) writeTo(w io.Writer, head []byte) (int64, error) {
 	return n, err
 }
 
+// end ends the readers of t, and lets nobody begin to read it.
+func (t *tail) end() {
+	t.use = asOne
+	t.turn++
+}
+
 // skip passes over what is left. It can be called again after an error of the reader.
 func (t *tail) skip() error {
 	if t.broken != nil {
 		return t.broken
 	}
+	t.end()
 	_, err := t.pass(io.Discard)
 	return err
 }
@@ -235,7 +247,9 @@ func (t *tail) scan(b []byte) (n int, err *ProtocolError) {
 		case h.end == 0:
 			return t.incomplete(b, start), nil
 		}
-		t.left -= h.own
+		if !h.isAttribute {
+			t.left--
+		}
 		t.pos, t.seen = h.end, 0
 		switch {
 		case h.count >= 0:
@@ -295,8 +309,8 @@ func (t *tail) nextArg() (io.Reader, int64, error) {
 	}
 	t.use = inParts
 	t.turn++
-	if t.header {
-		t.header = false
+	if t.arriving {
+		t.arriving = false
 		return &tailReader{t, t.turn}, t.length, nil
 	}
 	if t.rest > 0 {
@@ -402,7 +416,7 @@ func (t *tail) body() io.Reader {
 		return errorReader{t.broken}
 	case t.use == asOne:
 		return errorReader{errMixedUse}
-	case !t.header:
+	case !t.arriving:
 		return bytes.NewReader(nil)
 	}
 	t.use = inParts
