@@ -1275,3 +1275,48 @@ func TestKnownFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestFormsDoNotMix: Parse refuses a parser that has a reader, and loses nothing of it.
+func TestFormsDoNotMix(t *testing.T) {
+	p := received("PING\nPONG\n")
+	next(t, p)
+	if c, n, err := p.Parse([]byte("ECHO\n")); c != nil || n != 0 || err == nil {
+		t.Errorf("got %q, %d, %v from Parse, want an error", c.Args(), n, err)
+	}
+	if got := string(next(t, p).Name()); got != "PONG" {
+		t.Errorf("got %q afterwards, want PONG", got)
+	}
+	r := NewReplyParser(strings.NewReader(":1\r\n"))
+	if _, n, err := r.Parse([]byte(":2\r\n")); n != 0 || err == nil {
+		t.Errorf("got %d, %v from Parse, want an error", n, err)
+	}
+	if _, err := r.ReadReply(); err != nil {
+		t.Error(err)
+	}
+	p.Reset(nil)
+	if c, n, err := p.Parse([]byte("ECHO\n")); string(c.Name()) != "ECHO" || n != 5 || err != nil {
+		t.Errorf("got %q, %d, %v from Parse after Reset, want ECHO", c.Args(), n, err)
+	}
+}
+
+// TestNoReader: a parser without a reader gives errors and does not panic.
+func TestNoReader(t *testing.T) {
+	for name, p := range map[string]*Parser{"zero": {}, "nil reader": NewParser(nil)} {
+		if c, err := p.ReadCommand(); c != nil || err == nil {
+			t.Errorf("%s: got %v, %v, want an error", name, c, err)
+		}
+		for _, size := range []int{1, 10000} {
+			if n, err := p.Rest().Read(make([]byte, size)); n != 0 || err == nil {
+				t.Errorf("%s: got %d, %v from Rest, want an error", name, n, err)
+			}
+		}
+		if n, err := io.Copy(io.Discard, p.Rest()); n != 0 || err == nil {
+			t.Errorf("%s: got %d, %v from a copy of Rest, want an error", name, n, err)
+		}
+	}
+	for name, p := range map[string]*ReplyParser{"zero": {}, "nil reader": NewReplyParser(nil)} {
+		if r, err := p.ReadReply(); r.Kind() != 0 || err == nil {
+			t.Errorf("%s: got %v, %v, want an error", name, r.Kind(), err)
+		}
+	}
+}

@@ -942,3 +942,77 @@ func (p *plainReplies) readValue() error {
 	}
 	return nil
 }
+
+// TestReplyLinear: many small aggregates cost time and memory in proportion to their bytes.
+func TestReplyLinear(t *testing.T) {
+	tree := "*1\r\n:1\r\n"
+	for range 12 {
+		tree = "*2\r\n" + tree + tree
+	}
+	for name, in := range map[string]string{"attributes": strings.Repeat("|0\r\n", 40000) + ":1\r\n", "a tree": tree} {
+		got := allocated(func() {
+			if _, err := NewReplyParser(strings.NewReader(in)).ReadReply(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if most := uint64(100 * len(in)); got > most {
+			t.Errorf("%s: got %d bytes allocated for a reply of %d, want at most %d", name, got, len(in), most)
+		}
+	}
+}
+
+// TestReplyEndsInLoop: a loop over a reply ends when the parser is read inside it.
+func TestReplyEndsInLoop(t *testing.T) {
+	const in = "|1\r\n+k\r\n+v\r\n|2\r\n+k2\r\n+v2\r\n+k3\r\n+v3\r\n%3\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n"
+	loops := map[string]func(r Reply, read func()){
+		"Attributes": func(r Reply, read func()) {
+			for range r.Attributes() {
+				read()
+			}
+		},
+		"All": func(r Reply, read func()) {
+			for range r.All() {
+				read()
+			}
+		},
+		"Pairs": func(r Reply, read func()) {
+			for range r.Pairs() {
+				read()
+			}
+		},
+	}
+	for name, loop := range loops {
+		for _, rest := range []string{":1\r\n", ""} {
+			p := NewReplyParser(strings.NewReader(in + rest))
+			r, err := p.ReadReply()
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies := 0
+			loop(r, func() {
+				if bodies++; bodies == 2 {
+					p.ReadReply()
+				}
+			})
+			if bodies != 2 {
+				t.Errorf("%s: the body ran %d times, want 2", name, bodies)
+			}
+		}
+	}
+}
+
+// TestAttributesAreCounted: a peer cannot send any number of empty attributes.
+func TestAttributesAreCounted(t *testing.T) {
+	for _, args := range []int{1, -1, math.MinInt} {
+		p := NewReplyParser(strings.NewReader(strings.Repeat("|0\r\n", 1_000_000) + ":1\r\n"))
+		p.SetLimits(Limits{Args: args, Depth: 1})
+		if _, err := p.ReadReply(); !errors.Is(err, ErrMultibulkLength) {
+			t.Errorf("Args %d: got %v, want %v", args, err, ErrMultibulkLength)
+		}
+	}
+	p := NewReplyParser(strings.NewReader("|1\r\n+k\r\n+v\r\n*2\r\n:1\r\n:2\r\n"))
+	p.SetLimits(Limits{Args: math.MinInt})
+	if r, err := p.ReadReply(); !errors.Is(err, ErrMultibulkLength) {
+		t.Errorf("got %q, %v, want %v", r.Raw(), err, ErrMultibulkLength)
+	}
+}

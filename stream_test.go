@@ -308,3 +308,58 @@ func summary(r io.Reader) string {
 	}
 	return fmt.Sprintf("%T", r)
 }
+
+// TestStaleReader: the reader of an argument, and of a reply's body, ends with the command or the reply.
+// It reads nothing of what comes after it on the connection, and nothing of the next connection.
+func TestStaleReader(t *testing.T) {
+	value := strings.Repeat("v", 5000)
+	for _, next := range []string{"read", "reset"} {
+		p := NewParser(&source{data: []byte(wire([]string{"SET", "k", value}, []string{"PING"})), size: 1000})
+		p.SetLimits(Limits{Stream: 100})
+		arg, _, err := nextCommand(t, p).NextArg()
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, reset := replyBody(t, bulk(value))
+		if next == "reset" {
+			p.Reset(strings.NewReader(wire([]string{"SECRET"})))
+			reset(bulk("SECRET"))
+		} else {
+			nextCommand(t, p)
+		}
+		before := p.Buffered()
+		for _, r := range []io.Reader{arg, body} {
+			if next == "read" && r == body {
+				continue
+			}
+			b := make([]byte, 20)
+			if n, err := r.Read(b); n != 0 || err != io.EOF {
+				t.Errorf("%s: got %q, %v from a reader that is past, want io.EOF", next, b[:n], err)
+			}
+		}
+		if p.Buffered() != before {
+			t.Errorf("%s: a reader that is past has read from the connection", next)
+		}
+	}
+}
+
+func nextCommand(t *testing.T, p *Parser) *Command {
+	t.Helper()
+	c, err := p.ReadCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// replyBody returns the body of the reply in, which is not whole, and a function that resets its parser.
+func replyBody(t *testing.T, in string) (body io.Reader, reset func(string)) {
+	t.Helper()
+	p := NewReplyParser(&source{data: []byte(in), size: 1000})
+	p.SetLimits(Limits{Stream: 100})
+	r, err := p.ReadReply()
+	if err != nil || r.Whole() {
+		t.Fatal(r.Whole(), err)
+	}
+	return r.Body(), func(in string) { p.Reset(strings.NewReader(in)) }
+}
