@@ -140,7 +140,7 @@ func (b *buffer) copyTo(w io.Writer, n int64) (left, written int64, err error) {
 	if err, b.err = b.err, nil; err == nil {
 		var k int64
 		from := io.LimitedReader{R: b.source(), N: n}
-		k, err = io.Copy(w, &from)
+		k, err = io.CopyBuffer(w, &from, b.data[b.floor:]) // no byte of this is unread
 		b.offset += n - from.N
 		n, written = from.N, written+k
 	}
