@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"testing"
 	"testing/iotest"
@@ -90,6 +91,44 @@ func FuzzParse(f *testing.F) {
 		want := pull(NewParser(bytes.NewReader([]byte(data))), true)
 		same(t, push(data, 1, Limits{}), want)
 		same(t, push(data, 1+int(step), Limits{}), want)
+	})
+}
+
+// FuzzStream: what is returned before it is whole has the bytes, the arguments and the errors of what is
+// returned whole, whatever comes, however it comes and within whatever limits.
+func FuzzStream(f *testing.F) {
+	for _, r := range slices.Concat(allRows(), longRows()) {
+		if len(r.in) < 4<<10 {
+			f.Add([]byte(r.in), false, uint8(len(r.in)), uint16(7), 1+len(r.in)/3, r.lim.Args, r.lim.Bulk, r.lim.Inline, r.lim.Depth, r.lim.Unauthenticated)
+		}
+	}
+	for _, r := range slices.Concat(allReplies(), longReplies()) {
+		if len(r.in) < 4<<10 {
+			f.Add([]byte(r.in), true, uint8(len(r.in)), uint16(7), 1+len(r.in)/3, r.lim.Args, r.lim.Bulk, r.lim.Inline, r.lim.Depth, r.lim.Unauthenticated)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, replies bool, how uint8, size uint16, stream, args, bulk, inline, depth int, unauthenticated bool) {
+		// A string of more than 2 GiB is refused without Stream. What is read in its place is the same.
+		lim := Limits{Args: args, Bulk: min(bulk, 1<<30), Inline: inline, Depth: depth, Total: math.MaxInt, Unauthenticated: unauthenticated}
+		streaming := lim
+		streaming.Stream = stream
+		var src io.Reader = &source{data: data, size: int(size), gap: iotest.ErrTimeout, joined: how&64 != 0}
+		take := way(how) % ways
+		if take == byWriteTo {
+			src = patient{src}
+		}
+		if replies {
+			p, q := NewReplyParser(bytes.NewReader(data)), NewReplyParser(src)
+			p.SetLimits(lim)
+			q.SetLimits(streaming)
+			want, end := seeReplies(p)
+			checkReplies(t, q, string(data), want, end, stream, take)
+			return
+		}
+		p, q := NewParser(bytes.NewReader(data)), NewParser(src)
+		p.SetLimits(lim)
+		q.SetLimits(streaming)
+		checkCommands(t, q, string(data), pull(p, false), take)
 	})
 }
 
