@@ -1071,3 +1071,44 @@ func TestRedisLargeReplies(t *testing.T) {
 		i++
 	}
 }
+
+// TestRedisPsync is a replica's connection: a reply, a file that is no RESP, as no CR LF is behind it, and then
+// commands. Rest leads from each to the next.
+func TestRedisPsync(t *testing.T) {
+	addr := startRedis(t, "--repl-ping-replica-period", "1", "--repl-diskless-sync", "no")
+	other := newRedisClient(t, addr, 2)
+	value := strings.Repeat("v", 100_000)
+	other.want(other.call("SET", "before", value), `+"OK"`)
+
+	replica := newRedisClient(t, addr, 2)
+	if got := replica.call("PSYNC", "?", -1).Bytes(); !bytes.HasPrefix(got, []byte("FULLRESYNC ")) {
+		t.Fatalf("got %q, want FULLRESYNC", got)
+	}
+	rest := bufio.NewReader(replica.Rest())
+	line, err := rest.ReadString('\n')
+	for line == "\n" { // Redis sends these while it writes the file
+		line, err = rest.ReadString('\n')
+	}
+	var size int64
+	if _, serr := fmt.Sscanf(line, "$%d\r\n", &size); err != nil || serr != nil {
+		t.Fatalf("got %q, %v, %v, want the length of a file", line, err, serr)
+	}
+	file := make([]byte, size)
+	if _, err := io.ReadFull(rest, file); err != nil || !bytes.HasPrefix(file, []byte("REDIS")) || !bytes.Contains(file, []byte("before")) {
+		t.Fatalf("got a file that begins with %.9q, %v", file, err)
+	}
+
+	other.want(other.call("SET", "after", value), `+"OK"`)
+	seen := map[string]string{}
+	p := NewParser(rest)
+	for seen["SET"] == "" || seen["PING"] == "" {
+		c, err := p.ReadCommand()
+		if err != nil {
+			t.Fatalf("got %v behind the file, after %d kinds of commands", err, len(seen))
+		}
+		seen[string(c.Name())] = string(bytes.Join(c.Args(), []byte(" ")))
+	}
+	if want := "SET after " + value; seen["SET"] != want || seen["PING"] != "ping" {
+		t.Errorf("got %.50q and %q from the master", seen["SET"], seen["PING"])
+	}
+}
