@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ type objectStore struct{ dir string }
 func (s *objectStore) serve(conn net.Conn) {
 	defer conn.Close()
 	parser := redisproto.NewParser(conn)
-	parser.SetLimits(redisproto.Limits{Stream: 64 << 10, Bulk: 5 << 30})
+	parser.SetLimits(redisproto.Limits{Stream: 64 << 10, Bulk: math.MaxInt})
 	writer := redisproto.NewWriter(bufio.NewWriter(conn))
 	defer writer.Flush()
 	for command := range parser.Commands() {
