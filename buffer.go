@@ -128,9 +128,9 @@ func (b *buffer) read(p []byte) (n int, err error) {
 
 // copyTo writes n bytes of what comes next to w. It returns how many of them are still to be read, and
 // how many were written: together they are fewer than n if w fails. Those that are not in b go straight
-// from the reader to w, so that the operating system can do it. The error is the reader's,
+// from rd, which is b's reader in one form or another, to w. The error is the reader's,
 // io.ErrUnexpectedEOF at its end, or w's.
-func (b *buffer) copyTo(w io.Writer, n int64) (left, written int64, err error) {
+func (b *buffer) copyTo(w io.Writer, n int64, rd io.Reader) (left, written int64, err error) {
 	if have := min(n, int64(b.w-b.r)); have > 0 {
 		written, err = writeAll(w, b.take(int(have)))
 		if n -= have; err != nil || n == 0 {
@@ -139,7 +139,7 @@ func (b *buffer) copyTo(w io.Writer, n int64) (left, written int64, err error) {
 	}
 	if err, b.err = b.err, nil; err == nil {
 		var k int64
-		from := io.LimitedReader{R: b.source(), N: n}
+		from := io.LimitedReader{R: rd, N: n}
 		k, err = io.CopyBuffer(w, &from, b.data[b.floor:]) // no byte of this is unread
 		b.offset += n - from.N
 		n, written = from.N, written+k
@@ -159,8 +159,9 @@ func writeAll(w io.Writer, p []byte) (n int64, err error) {
 	return int64(k), err
 }
 
-// source returns the reader for a copy that may never end. One that is a part of the operating
-// system is well-behaved, and must be handed on as it is: package net recognises it by its type.
+// source returns the reader for a copy that nothing comes after if it fails. A connection or a file is
+// handed on as it is: package net knows it by its type, and has the operating system do the copying.
+// If that fails, bytes that were read but not written are lost, and nobody knows how many.
 func (b *buffer) source() io.Reader {
 	if _, ok := b.rd.(syscall.Conn); ok {
 		return b.rd

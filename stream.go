@@ -197,7 +197,7 @@ func (t *tail) pass(w io.Writer) (n int64, err error) {
 			return n, t.broken
 		case t.rest > 0:
 			var written int64
-			t.rest, written, err = t.buf.copyTo(w, t.rest)
+			t.rest, written, err = t.buf.copyTo(w, t.rest, t.buf.source())
 			n += written
 			continue
 		}
@@ -314,7 +314,7 @@ func (t *tail) nextArg() (io.Reader, int64, error) {
 		return &tailReader{t, t.turn}, t.length, nil
 	}
 	if t.rest > 0 {
-		left, _, err := t.buf.copyTo(io.Discard, t.rest)
+		left, _, err := t.buf.copyTo(io.Discard, t.rest, t.buf.rd)
 		if t.rest = left; err != nil {
 			return nil, 0, err
 		}
@@ -375,14 +375,15 @@ func (r *tailReader) Read(p []byte) (n int, err error) {
 	return n, noEOF(err)
 }
 
-// WriteTo lets io.Copy go straight from the connection to w.
+// WriteTo lets io.Copy go on without a buffer of its own. It counts each byte that was read, so that what
+// is left can be skipped if w fails.
 func (r *tailReader) WriteTo(w io.Writer) (n int64, err error) {
 	t := r.tail
 	if t.turn != r.mine {
 		return 0, nil
 	}
 	if t.rest > 0 {
-		t.rest, n, err = t.buf.copyTo(w, t.rest)
+		t.rest, n, err = t.buf.copyTo(w, t.rest, &checkedReader{t.buf.rd})
 	}
 	if err == nil {
 		err = t.checkEnd()
