@@ -5,7 +5,8 @@
 //
 // It needs redis-server and redis-benchmark, a Linux /proc, and a machine that does nothing else. It
 // measures in rounds, each peer once in each, so that what disturbs a moment disturbs all alike, and
-// reports medians.
+// reports medians. With -only it measures some sections, prints what it found, and leaves the files
+// alone, so that all figures in a file are of one run.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,6 +24,7 @@ import (
 var (
 	quick = flag.Bool("quick", false, "one short round of everything: a minute, and rough figures")
 	out   = flag.String("o", ".", "directory of the results")
+	only  = flag.String("only", "", "measure these sections only, and print the results: "+strings.Join(sectionNames(), ","))
 
 	begun = time.Now()
 )
@@ -33,13 +36,47 @@ type plan struct {
 	serverRounds int           // of the servers
 	serverTime   time.Duration // of each run of redis-benchmark
 	idleRounds   int
+
+	hostileTimeout time.Duration // of each case
+}
+
+// sections are the parts of the measurement, in the order of the report.
+var sections = []struct {
+	name    string
+	measure func(r *results, dir string, p plan) error
+}{
+	{"parsers", (*results).parsers},
+	{"servers", (*results).throughput},
+	{"idle", (*results).idle},
+	{"hostile", (*results).hostile},
+}
+
+func sectionNames() (names []string) {
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// wanted returns which sections to measure.
+func wanted() (names []string, err error) {
+	if *only == "" {
+		return sectionNames(), nil
+	}
+	names = strings.Split(*only, ",")
+	for _, name := range names {
+		if !slices.Contains(sectionNames(), name) {
+			return nil, fmt.Errorf("-only: there is no section %q", name)
+		}
+	}
+	return names, nil
 }
 
 func main() {
 	flag.Parse()
-	p := plan{6, "100ms", 9, 2 * time.Second, 3}
+	p := plan{6, "100ms", 9, 2 * time.Second, 3, time.Minute}
 	if *quick {
-		p = plan{1, "20ms", 1, time.Second, 1}
+		p = plan{1, "20ms", 1, time.Second, 1, 5 * time.Second}
 	}
 	if err := run(p); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -48,6 +85,10 @@ func main() {
 }
 
 func run(p plan) error {
+	names, err := wanted()
+	if err != nil {
+		return err
+	}
 	for _, tool := range []string{"redis-server", "redis-benchmark"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return err
@@ -62,28 +103,28 @@ func run(p plan) error {
 	for _, args := range [][]string{
 		{"test", "-c", "-o", filepath.Join(dir, "peers.test"), "."},
 		{"build", "-o", filepath.Join(dir, "demo"), "github.com/secmask/go-redisproto/example"},
-		{"build", "-o", dir, "./cmd/redconserver", "./cmd/nullserver"},
+		{"build", "-o", dir, "./cmd/redconserver", "./cmd/nullserver", "./cmd/hostile"},
 	} {
 		if _, err := output("go", args...); err != nil {
 			return err
 		}
 	}
 	var r results
-	for round := range p.rounds {
-		if err := r.benchmarks(dir, p.benchtime, fmt.Sprintf("round %d of %d", round+1, p.rounds)); err != nil {
-			return err
+	for _, section := range sections {
+		if slices.Contains(names, section.name) {
+			if err := section.measure(&r, dir, p); err != nil {
+				return err
+			}
 		}
-	}
-	if err := r.throughput(dir, p); err != nil {
-		return err
-	}
-	if err := r.idle(dir, p.idleRounds); err != nil {
-		return err
 	}
 	step("write the results")
 	report, err := r.markdown()
 	if err != nil {
 		return err
+	}
+	if *only != "" {
+		fmt.Print(report)
+		return nil
 	}
 	for name, text := range map[string]string{
 		"results.txt": r.text.String(), "results.md": report, "results.svg": r.svg(),
@@ -112,7 +153,17 @@ func output(name string, args ...string) (string, error) {
 	return string(b), err
 }
 
-// benchmarks runs those of this module once.
+// parsers runs the benchmarks of this module.
+func (r *results) parsers(dir string, p plan) error {
+	for round := range p.rounds {
+		if err := r.benchmarks(dir, p.benchtime, fmt.Sprintf("round %d of %d", round+1, p.rounds)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// benchmarks runs them once.
 func (r *results) benchmarks(dir, benchtime, round string) error {
 	cmd := exec.Command(filepath.Join(dir, "peers.test"), "-test.run=^$", "-test.benchtime="+benchtime,
 		"-test.bench=^Benchmark(Command|Pieces|Large|Parse|Writer|Reply)$")

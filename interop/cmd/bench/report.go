@@ -17,7 +17,8 @@ type results struct {
 	head   map[string]bool // configuration lines that text has
 	names  []string        // of benchmarks, in order
 	values map[string]map[string][]float64
-	cpu    string
+
+	hostileTables string
 }
 
 var procs = regexp.MustCompile(`-\d+$`)
@@ -27,10 +28,7 @@ func (r *results) record(line string) bool {
 	if r.values == nil {
 		r.values, r.head = make(map[string]map[string][]float64), make(map[string]bool)
 	}
-	if key, value, ok := strings.Cut(line, ": "); ok && slices.Contains([]string{"goos", "goarch", "pkg", "cpu"}, key) {
-		if key == "cpu" {
-			r.cpu = value
-		}
+	if key, _, ok := strings.Cut(line, ": "); ok && slices.Contains([]string{"goos", "goarch", "pkg", "cpu"}, key) {
 		if !r.head[line] {
 			r.head[line] = true
 			r.text.WriteString(line + "\n")
@@ -116,20 +114,29 @@ func (r *results) markdown() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	cpus, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	_, cpu, _ := strings.Cut(string(cpus), "model name\t: ")
+	cpu, _, _ = strings.Cut(cpu, "\n")
 	version, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Measured\n\nBy `go run ./cmd/bench`, %s, on %d cores of %s, Linux %s, with %s.",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), r.cpu, version, runtime.Version())
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), cpu, version, runtime.Version())
 	if *quick {
 		p("\n**A quick run: rough figures.**")
 	}
 	p("\n%s, redis-server %s.", strings.Join(strings.Fields(strings.ReplaceAll(strings.TrimSpace(modules), "\n", ",\n")), " "),
 		strings.TrimPrefix(strings.Fields(redis)[2], "v="))
-	p("Medians. A cell has the time, in brackets how many times that of redisproto (or of ready, or of null), MB/s, and allocations.")
+	p("Medians. A cell has the time, in brackets how many times that of redisproto (or of ready, or of null), MB/s, and allocations.\n")
 
 	in := func(title, bench, base string) {
-		p("\n## %s\n\n%s", title, strings.TrimSpace(r.table(bench, base, r.inProcess)))
+		if !r.has(bench) {
+			return
+		}
+		p("## %s\n\n%s", title, r.table(bench, base, r.inProcess))
 	}
 	in("Reading commands", "BenchmarkCommand", "/impl=redisproto")
 	in("One command of 50,000 arguments", "BenchmarkPieces", "/impl=redisproto")
@@ -138,20 +145,41 @@ func (r *results) markdown() (string, error) {
 	in("Writing replies", "BenchmarkWriter", "/impl=redisproto")
 	in("Reading 100 replies", "BenchmarkReply", "/impl=redisproto")
 
-	p("\n## Servers\n\nredis-benchmark, SET of 64 bytes, %d connections. Requests per second:\n", clients)
-	p("%s\nProcessor time per request, user + system:\n", r.table("BenchmarkServer", "/server=null", func(name, _ string) string {
+	if r.has("BenchmarkServer") {
+		p("## Servers\n\n%s", r.servers())
+	}
+	if r.has("BenchmarkIdle") {
+		p("## Idle connections\n\nMemory that the server takes from the system for each, in bytes:\n\n%s",
+			r.table("BenchmarkIdle", "/server=redisproto", func(name, _ string) string {
+				return fmt.Sprintf("%.0f", r.median(name, "B/conn"))
+			}))
+	}
+	if r.hostileTables != "" {
+		p("## What a few bytes cost\n\n%s\n\n%s", hostileText, r.hostileTables)
+	}
+	return strings.TrimSpace(b.String()) + "\n", nil
+}
+
+// has reports whether a benchmark has been measured.
+func (r *results) has(bench string) bool {
+	return slices.ContainsFunc(r.names, func(name string) bool { return strings.HasPrefix(name, bench+"/") })
+}
+
+func (r *results) servers() string {
+	persec := r.table("BenchmarkServer", "/server=null", func(name, _ string) string {
 		return fmt.Sprintf("%.0f", r.median(name, "req/s"))
-	}))
-	p("%s", r.table("BenchmarkServer", "/server=null", func(name, base string) string {
+	})
+	cpu := r.table("BenchmarkServer", "/server=null", func(name, base string) string {
 		return fmt.Sprintf("%s (%.2f×): %s + %s", duration(r.median(name, "cpu-ns/op")),
 			r.median(name, "cpu-ns/op")/r.median(base, "cpu-ns/op"),
 			duration(r.median(name, "user-ns/op")), duration(r.median(name, "sys-ns/op")))
-	}))
-	p("Memory that the server takes from the system for each idle connection, in bytes:\n\n%s",
-		r.table("BenchmarkIdle", "/server=redisproto", func(name, _ string) string {
-			return fmt.Sprintf("%.0f", r.median(name, "B/conn"))
-		}))
-	return strings.TrimSpace(b.String()) + "\n", nil
+	})
+	return fmt.Sprintf(`redis-benchmark, SET of %d bytes, %d connections. Requests per second:
+
+%s
+Processor time per request, user + system:
+
+%s`, len(value), clients, persec, cpu)
 }
 
 func (r *results) inProcess(name, base string) string {

@@ -168,15 +168,15 @@ func (s *server) drive(pipeline, n int) (line string, persec float64, err error)
 }
 
 // idle counts the memory of connections that have sent a PING and wait.
-func (r *results) idle(dir string, rounds int) error {
+func (r *results) idle(dir string, p plan) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
 	n := min(10_000, int(limit.Max)-100)
-	for round := range rounds {
+	for round := range p.idleRounds {
 		for _, name := range serverNames {
-			step("idle connections, round %d of %d: %s", round+1, rounds, name)
+			step("idle connections, round %d of %d: %s", round+1, p.idleRounds, name)
 			s, err := start(name, dir, ping, pong)
 			if err != nil {
 				return err
