@@ -103,7 +103,7 @@ func run(p plan) error {
 	for _, args := range [][]string{
 		{"test", "-c", "-o", filepath.Join(dir, "peers.test"), "."},
 		{"build", "-o", filepath.Join(dir, "demo"), "github.com/secmask/go-redisproto/example"},
-		{"build", "-o", dir, "./cmd/redconserver", "./cmd/nullserver", "./cmd/hostile"},
+		{"build", "-o", dir, "./cmd/redconserver", "./cmd/nullserver", "./cmd/gnetserver", "./cmd/hostile"},
 	} {
 		if _, err := output("go", args...); err != nil {
 			return err

@@ -27,7 +27,7 @@ const (
 var (
 	value       = strings.Repeat("x", 64)
 	set         = fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(value), value)
-	serverNames = []string{"redisproto", "null", "redcon", "redis-server"}
+	serverNames = []string{"redisproto", "redisproto-gnet", "null", "redcon", "redis-server"}
 )
 
 // A server is a process of its own.
@@ -49,6 +49,8 @@ func start(name, dir, request, reply string) (*server, error) {
 	switch name {
 	case "redisproto":
 		s.cmd = exec.Command(filepath.Join(dir, "demo"), "-addr", s.addr)
+	case "redisproto-gnet":
+		s.cmd = exec.Command(filepath.Join(dir, "gnetserver"), "-addr", s.addr)
 	case "redcon":
 		s.cmd = exec.Command(filepath.Join(dir, "redconserver"), "-addr", s.addr)
 	case "null":

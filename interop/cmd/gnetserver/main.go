@@ -1,0 +1,114 @@
+// Command gnetserver is the demo server, ../../../example/main.go, on the event loops of
+// panjf2000/gnet: an idle connection has no goroutine, no stack and no buffers.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/secmask/go-redisproto"
+)
+
+// maxUnread is how many bytes of replies wait for a client that does not read, before it is closed.
+const maxUnread = 32 << 20
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:6380", "address to listen on")
+	loops := flag.Int("loops", 1, "event loops; one serves as a thread of Redis does")
+	flag.Parse()
+	err := gnet.Run(new(server), "tcp://"+*addr, gnet.WithNumEventLoop(*loops))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// server has the event handlers. gnet calls those of one connection on its loop, one after the other.
+type server struct {
+	gnet.BuiltinEventEngine
+	outputs sync.Map // the *output of each gnet.EventLoop
+}
+
+// An output writes the replies of all connections of a loop, one connection after the other.
+type output struct {
+	bw     *bufio.Writer
+	writer *redisproto.Writer
+}
+
+// A session is what the server knows of a connection.
+type session struct {
+	*output
+	parser redisproto.Command
+	held   []byte // received, and not yet a whole command
+}
+
+func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
+	out, ok := s.outputs.Load(c.EventLoop())
+	if !ok { // the first connection of its loop; nobody else stores for it
+		bw := bufio.NewWriterSize(nil, 16<<10)
+		out = &output{bw, redisproto.NewWriter(bw)}
+		s.outputs.Store(c.EventLoop(), out)
+	}
+	c.SetContext(&session{output: out.(*output)})
+	return nil, gnet.None
+}
+
+// OnTraffic answers all commands that are whole now, and keeps a copy of what is left.
+func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
+	sess := c.Context().(*session)
+	b, err := c.Next(-1) // a view into the loop's read buffer
+	if len(sess.held) > 0 {
+		sess.held = append(sess.held, b...)
+		b = sess.held
+	}
+	sess.bw.Reset(c)
+	for n := -1; n != 0 && err == nil && len(b) > 0; b = b[n:] {
+		n, err = sess.parser.Parse(b)
+		if err != nil {
+			sess.writer.WriteError(err.Error())
+		} else if sess.parser.ArgCount() > 0 { // 0 are an empty command, and one that is not whole
+			err = answer(sess.writer, &sess.parser)
+		}
+	}
+	if sess.writer.Flush() != nil || err != nil || c.OutboundBuffered() > maxUnread {
+		return gnet.Close
+	}
+	if sess.held = append(sess.held[:0], b...); len(b) == 0 {
+		sess.held = nil
+	}
+	return gnet.None
+}
+
+var errQuit = errors.New("the client said QUIT")
+
+// answer writes the reply to one command. Its error ends the connection.
+func answer(writer *redisproto.Writer, command *redisproto.Command) error {
+	switch string(command.Name()) {
+	case "PING":
+		if command.ArgCount() > 1 {
+			return writer.WriteBulk(command.Get(1))
+		}
+		return writer.WriteSimpleString("PONG")
+	case "ECHO":
+		if command.ArgCount() != 2 {
+			return writer.WriteError("ERR wrong number of arguments for 'echo' command")
+		}
+		return writer.WriteBulk(command.Get(1))
+	case "SET":
+		return writer.WriteBulkString("OK")
+	case "GET":
+		return writer.WriteBulkString("dummy")
+	case "LPUSH":
+		if command.ArgCount() < 3 {
+			return writer.WriteError("ERR wrong number of arguments for 'lpush' command")
+		}
+		return writer.WriteInt(int64(command.ArgCount() - 2))
+	case "QUIT":
+		writer.WriteSimpleString("OK")
+		return errQuit
+	}
+	return writer.WriteError("Command not support")
+}
