@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 
 	"github.com/panjf2000/gnet/v2"
@@ -21,6 +22,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:6380", "address to listen on")
 	loops := flag.Int("loops", 1, "event loops; one serves as a thread of Redis does")
 	flag.Parse()
+	runtime.GOMAXPROCS(*loops) // a thread beyond these would look for work that there is not
 	err := gnet.Run(new(server), "tcp://"+*addr, gnet.WithNumEventLoop(*loops))
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
