@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,49 @@ func BenchmarkCommand(b *testing.B) {
 			}
 			b.ReportAllocs()
 			s.admit(&repeated{pipeline: strings.Repeat(one.String(), 16), n: b.N/16 + 1}).serve()
+		})
+	}
+}
+
+// BenchmarkGetAfterExpiry is what GET takes 64 clients over loopback once many keys have expired.
+func BenchmarkGetAfterExpiry(b *testing.B) {
+	for _, keys := range []int{0, 3_000_000} {
+		b.Run(fmt.Sprint("expired=", keys), func(b *testing.B) {
+			s, addr := start(b, defaults)
+			s.mu.Lock()
+			at := now() + 1
+			for i := range keys {
+				key := fmt.Appendf(nil, "key:%d", i)
+				s.dbs[0].setExpires(key, s.dbs[0].setText(key, "v"), at)
+			}
+			s.mu.Unlock()
+			waitFor(b, "expiry", func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return len(s.dbs[0].keys) == 0
+			})
+			const clients = 64
+			all := make(chan []time.Duration, clients)
+			b.ResetTimer()
+			for range clients {
+				c := dial(b, addr)
+				go func() {
+					var took []time.Duration
+					for range b.N/clients + 1 {
+						begun := time.Now()
+						c.do("GET k")
+						took = append(took, time.Since(begun))
+					}
+					all <- took
+				}()
+			}
+			var took []time.Duration
+			for range clients {
+				took = append(took, <-all...)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2])/1e3, "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100])/1e3, "p99-µs")
 		})
 	}
 }

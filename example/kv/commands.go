@@ -16,8 +16,9 @@ import (
 	"github.com/secmask/go-redisproto"
 )
 
-// version is that of the Redis whose replies these are.
-const version = "7.0.15"
+// version is that of the Redis whose replies these are: CLIENT SETINFO, and doubles in the shortest form
+// that reads back the same, came with it.
+const version = "7.2.0"
 
 // A command is an entry of the table. Either data or conn handles it: data runs under the server's
 // lock and has no connection to wait for; conn writes its reply itself.
@@ -137,7 +138,7 @@ func (c *client) execute(cmd *redisproto.Command) error {
 	}
 	switch {
 	case k.arity > 0 && n != k.arity, n < -k.arity, k.most > 0 && n > k.most:
-		return c.w.WriteError(arityError(k.name))
+		return c.w.WriteError(wrongArity(k.name).text)
 	case c.locked && !k.open:
 		return c.w.WriteError("NOAUTH Authentication required.")
 	case len(c.subs) > 0 && !k.push && c.w.Protocol() == 2:
@@ -340,9 +341,9 @@ func commandList(c *client, cmd *redisproto.Command) error {
 		for _, n := range k.keys {
 			c.w.WriteInt(int64(n))
 		}
-		c.w.WriteSetHeader(0)         // ACL categories
-		c.w.WriteSetHeader(0)         // tips
-		c.w.WriteSetHeader(0)         // key specifications
+		for range 3 { // ACL categories, tips, key specifications
+			c.w.WriteSetHeader(0)
+		}
 		err = c.w.WriteArrayHeader(0) // subcommands
 	}
 	return err
@@ -386,9 +387,9 @@ func configGet(c *client, cmd *redisproto.Command) error {
 func info(c *client, cmd *redisproto.Command) error {
 	var parts []string
 	for _, section := range c.srv.info() {
-		title, _, _ := strings.Cut(section, "\r\n")
+		title, _, _ := strings.Cut(section[2:], "\r\n")
 		wanted := func(arg []byte) bool {
-			return slices.Contains([]string{"all", "default", "everything", strings.ToLower(title[2:])}, strings.ToLower(string(arg)))
+			return slices.Contains([]string{"all", "default", "everything", strings.ToLower(title)}, strings.ToLower(string(arg)))
 		}
 		if cmd.ArgCount() == 1 || slices.ContainsFunc(cmd.Args()[1:], wanted) {
 			parts = append(parts, section)
@@ -407,7 +408,7 @@ func (s *server) info() (sections []string) {
 	s.mu.Lock()
 	for i, d := range s.dbs {
 		if len(d.keys) > 0 {
-			keyspace += fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0\r\n", i, len(d.keys), len(d.volatile))
+			keyspace += fmt.Sprintf("db%d:keys=%d,expires=%d,avg_ttl=0\r\n", i, len(d.keys), d.expiring.size())
 		}
 	}
 	s.mu.Unlock()

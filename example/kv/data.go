@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"math"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +16,7 @@ import (
 // it may refer to strings, which nobody changes, and to nothing else of the data.
 type db struct {
 	keys     map[string]*object
-	volatile map[string]*object // those of keys that expire
+	expiring *zset // when keys expire; to go through a map costs what it costs when the map is at its largest
 }
 
 // An object is the value of a key.
@@ -31,7 +33,7 @@ type container interface {
 	kind() string
 }
 
-func (d *db) clear() { d.keys, d.volatile = map[string]*object{}, map[string]*object{} }
+func (d *db) clear() { d.keys, d.expiring = map[string]*object{}, newZset() }
 
 func now() int64 { return time.Now().UnixMilli() }
 
@@ -47,15 +49,15 @@ func (d *db) find(key []byte) *object {
 
 func (d *db) remove(key []byte) {
 	delete(d.keys, string(key))
-	delete(d.volatile, string(key))
+	d.expiring.remove(key)
 }
 
 // setExpires sets when the key of o expires; 0 is never.
 func (d *db) setExpires(key []byte, o *object, at int64) {
 	if at != 0 {
-		d.volatile[string(key)] = o
+		d.expiring.put(key, float64(at)) // which holds the milliseconds of 285,000 years
 	} else if o.expires != 0 {
-		delete(d.volatile, string(key))
+		d.expiring.remove(key)
 	}
 	o.expires = at
 }
@@ -101,29 +103,27 @@ func obtain[T container](d *db, cmd *redisproto.Command, make func() T) (v T, ok
 	return v, ok
 }
 
-// expire removes keys whose time has come and which nobody asks for. As Redis does, it takes samples,
-// and goes on with a database while a good part of the sample was due. Go begins to range over a map at
-// a random key.
-func (s *server) expire() {
-	const sample = 100
-	for i := range s.dbs {
-		for removed := sample; removed > sample/4; {
-			removed = 0
-			s.mu.Lock()
-			d, now, left := &s.dbs[i], now(), sample
-			for key, o := range d.volatile {
-				if o.expires < now {
-					delete(d.keys, key)
-					delete(d.volatile, key)
-					removed++
-				}
-				if left--; left == 0 {
-					break
-				}
+// sweep removes keys whose time has come and which nobody asks for, until ctx ends. It lets clients in
+// after some.
+func (s *server) sweep(ctx context.Context) {
+	const batch = 50
+	for t := time.Tick(100 * time.Millisecond); ctx.Err() == nil; <-t {
+		for i := range s.dbs {
+			for n := batch; n == batch; runtime.Gosched() {
+				s.mu.Lock()
+				n = s.dbs[i].expire(batch)
+				s.mu.Unlock()
 			}
-			s.mu.Unlock()
 		}
 	}
+}
+
+// expire removes as many as most keys whose time has come, and returns how many.
+func (d *db) expire(most int) (n int) {
+	for now := float64(now()); n < most && d.expiring.size() > 0 && d.expiring.blocks[0][0].score < now; n++ {
+		d.remove([]byte(d.expiring.blocks[0][0].member))
+	}
+	return n
 }
 
 // A reply is what a handler wants to be written.
@@ -152,13 +152,12 @@ var (
 	badSyntax = fail("ERR syntax error")
 )
 
-func fail(text string) reply          { return reply{kind: '-', text: text} }
-func integer(n int) reply             { return reply{kind: ':', n: int64(n)} }
-func text(s string) reply             { return reply{kind: '$', text: s} }
-func wrongArity(command string) reply { return fail(arityError(command)) }
+func fail(text string) reply { return reply{kind: '-', text: text} }
+func integer(n int) reply    { return reply{kind: ':', n: int64(n)} }
+func text(s string) reply    { return reply{kind: '$', text: s} }
 
-func arityError(command string) string {
-	return "ERR wrong number of arguments for '" + command + "' command"
+func wrongArity(command string) reply {
+	return fail("ERR wrong number of arguments for '" + command + "' command")
 }
 
 // write writes r in the protocol of w.

@@ -87,18 +87,6 @@ func (s *server) serve(ctx context.Context, l net.Listener) {
 	s.drain(&conns)
 }
 
-// sweep removes expired keys from time to time.
-func (s *server) sweep(ctx context.Context) {
-	for t := time.Tick(100 * time.Millisecond); ; {
-		select {
-		case <-t:
-			s.expire()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // drain ends all clients' waiting for requests, and waits for their last replies.
 func (s *server) drain(conns *sync.WaitGroup) {
 	s.clientsMu.Lock()

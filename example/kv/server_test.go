@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,8 +185,74 @@ func TestExpiry(t *testing.T) {
 	waitFor(t, "expiry of keys that nobody asks for", func() bool { return c.do("DBSIZE") == ":1\r\n" })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.dbs[0].volatile); n != 1 {
+	if n := s.dbs[0].expiring.size(); n != 1 {
 		t.Errorf("keys that expire: got %d, want 1", n)
+	}
+}
+
+// TestSweep: keys go in the order in which they expire, some at a time, and those whose time was
+// changed or taken away stay.
+func TestSweep(t *testing.T) {
+	var d db
+	d.clear()
+	past := now() - 1000
+	for i, at := range []int64{past + 3, past + 1, past + 2, past, past, past} {
+		key := fmt.Appendf(nil, "k%d", i)
+		d.setExpires(key, d.setText(key, "v"), at)
+	}
+	d.setExpires([]byte("k3"), d.keys["k3"], 0)
+	d.setExpires([]byte("k4"), d.keys["k4"], now()+1e6)
+	d.remove([]byte("k5"))
+	for i, want := range []string{"k0 k1 k2 k3 k4", "k0 k3 k4", "k3 k4", "k3 k4"} {
+		if got := strings.Join(slices.Sorted(maps.Keys(d.keys)), " "); got != want {
+			t.Errorf("keys after %d sweeps: got %s, want %s", i, got, want)
+		}
+		if got, want := d.expire(2), []int{2, 1, 0, 0}[i]; got != want {
+			t.Errorf("sweep %d: got %d keys removed, want %d", i, got, want)
+		}
+	}
+	if got := d.expiring.size(); got != 1 {
+		t.Errorf("keys that expire: got %d, want 1", got)
+	}
+}
+
+// TestFlags: what makes no sense is refused in one line that names the flag.
+func TestFlags(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	secret, empty := file("secret", "from a file\n"), file("empty", "\n")
+	for _, row := range []struct{ args, env, password, err string }{
+		{"", "", "", ""},
+		{"-requirepass x", "env", "x", ""},
+		{"", "env", "env", ""},
+		{"-requirepass-file " + secret, "env", "from a file", ""},
+		{"-requirepass-file " + empty, "env", "", "-requirepass-file"},
+		{"-requirepass-file " + dir + "/none", "", "", "-requirepass-file"},
+		{"-tls-key k", "", "", "-tls-key"},
+		{"-tls-cert c", "", "", "-tls-cert"},
+		{"-maxclients -1", "", "", "-maxclients"},
+		{"-maxclients 0", "", "", "-maxclients"},
+		{"-maxclients many", "", "", "-maxclients"},
+		{"-timeout -1s", "", "", "-timeout"},
+		{"-port 6379", "", "", "-port"},
+		{"-v 6379", "", "", `"6379"`},
+	} {
+		t.Setenv("KV_REQUIREPASS", row.env)
+		cfg, err := parseFlags(strings.Fields(row.args))
+		switch {
+		case row.err == "" && err != nil:
+			t.Errorf("%s: got %v, want no error", row.args, err)
+		case row.err == "" && cfg.password != row.password:
+			t.Errorf("%s: got password %q, want %q", row.args, cfg.password, row.password)
+		case row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err) || strings.Contains(err.Error(), "\n")):
+			t.Errorf("%s: got error %v, want one line that names %s", row.args, err, row.err)
+		}
 	}
 }
 

@@ -77,19 +77,17 @@ func setText(d *db, cmd *redisproto.Command) reply {
 // ends, or the error text.
 func deadline(ttl []byte, seconds bool, least int64, command string) (at int64, bad string) {
 	n, ok := parseInt(ttl)
+	t, unit := now(), int64(1)
+	if seconds {
+		unit = 1000
+	}
 	switch {
 	case !ok:
 		return 0, notInt.text
-	case n < least, seconds && (n > math.MaxInt64/1000 || n < math.MinInt64/1000):
-		return 0, "ERR invalid expire time in '" + command + "' command"
-	case seconds:
-		n *= 1000
-	}
-	t := now()
-	if n > math.MaxInt64-t {
+	case n < least, n < math.MinInt64/unit, n > (math.MaxInt64-t)/unit:
 		return 0, "ERR invalid expire time in '" + command + "' command"
 	}
-	return t + n, ""
+	return t + n*unit, ""
 }
 
 func mget(d *db, cmd *redisproto.Command) reply {

@@ -164,10 +164,10 @@ func zrange(d *db, cmd *redisproto.Command) reply {
 	}
 	return slice(d, cmd, func(z *zset, i, j int) reply {
 		r := z.elements(i, j)
-		r.kind = pairs
 		if cmd.ArgCount() == 4 {
 			r.scores = nil
-			r.kind = '*'
+		} else {
+			r.kind = pairs
 		}
 		return r
 	})
