@@ -182,6 +182,7 @@ func BenchmarkCommand(b *testing.B) {
 			}
 		}
 	}
+	commandMixed(b)
 }
 
 // BenchmarkPieces: one large command in the reads of a slow network.
@@ -256,7 +257,7 @@ func serveMiniredis(b *testing.B, cmd command, source io.Reader) {
 		if n++; n == b.N {
 			done <- nil
 		}
-		if len(args)+1 != cmd.args {
+		if cmd.args > 0 && len(args)+1 != cmd.args {
 			select {
 			case done <- fmt.Errorf("got %d arguments, want %d", len(args)+1, cmd.args):
 			default:
@@ -312,6 +313,7 @@ func BenchmarkParse(b *testing.B) {
 			})
 		})
 	}
+	parseMixed(b)
 }
 
 const writerSize = 16 << 10

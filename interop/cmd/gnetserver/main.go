@@ -43,7 +43,7 @@ type output struct {
 // A session is what the server knows of a connection.
 type session struct {
 	*output
-	parser redisproto.Command
+	parser redisproto.Parser
 	held   []byte // received, and not yet a whole command
 }
 
@@ -67,12 +67,13 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 		b = sess.held
 	}
 	sess.bw.Reset(c)
-	for n := -1; n != 0 && err == nil && len(b) > 0; b = b[n:] {
-		n, err = sess.parser.Parse(b)
+	for n := -1; n != 0 && err == nil; b = b[n:] {
+		var command *redisproto.Command
+		command, n, err = sess.parser.Parse(b)
 		if err != nil {
 			sess.writer.WriteError(err.Error())
-		} else if sess.parser.ArgCount() > 0 { // 0 are an empty command, and one that is not whole
-			err = answer(sess.writer, &sess.parser)
+		} else if command.ArgCount() > 0 { // 0 are an empty command, and one that is not whole
+			err = answer(sess.writer, command)
 		}
 	}
 	if sess.writer.Flush() != nil || err != nil || c.OutboundBuffered() > maxUnread {

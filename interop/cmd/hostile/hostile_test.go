@@ -40,6 +40,9 @@ func TestThisLibrary(t *testing.T) {
 			}
 			name := strings.Join([]string{row.table, row.hostile, peer}, "/")
 			t.Run(name, func(t *testing.T) {
+				if peer == "redisproto, Parse" && (row.hostile == "newline" || row.hostile == "empty") {
+					row.end = "empty, " + row.end // which the push form tells its caller of
+				}
 				m, err := measure(name)
 				if err != nil {
 					t.Fatal(err)

@@ -61,7 +61,7 @@ func outcome(err error) string {
 
 var replyPeers = []peer{
 	reader("redisproto", func(r io.Reader) func() error {
-		p := redisproto.NewParser(r)
+		p := redisproto.NewReplyParser(r)
 		return func() error { _, err := p.ReadReply(); return err }
 	}),
 	{"go-redis", openGoRedis},
@@ -166,7 +166,10 @@ func commands(name string, make func(io.Reader) (read func() (string, int, error
 }
 
 func commandRead(name string, n int) string {
-	if n > 1 {
+	switch {
+	case n == 0:
+		return "empty"
+	case n > 1:
 		return fmt.Sprintf("%s of %d arguments", name, n)
 	}
 	return fmt.Sprintf("%q", name)
@@ -191,9 +194,9 @@ var requestPeers = []peer{
 		}
 	}),
 	commands("redisproto, Parse", func(r io.Reader) func() (string, int, error) {
-		var c redisproto.Command
+		var p redisproto.Parser
 		return pieces(r, func(b []byte) (string, int, int, error) {
-			n, err := c.Parse(b)
+			c, n, err := p.Parse(b)
 			return string(c.Get(0)), c.ArgCount(), n, err
 		})
 	}),
