@@ -529,6 +529,9 @@ func TestReadReplyAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
+	if strings.HasPrefix(runtime.Version(), "go1.23") {
+		t.Skip("Go 1.23 allocates for a range over All, Pairs and Attributes in a recursive function")
+	}
 	shapes := []struct{ name, bytes string }{
 		{"every kind", "*11\r\n+a\r\n:3\r\n$-1\r\n_\r\n#t\r\n,8.25\r\n(9\r\n=5\r\ntxt:f\r\n|1\r\n:1\r\n:2\r\n%1\r\n:1\r\n:2\r\n~1\r\n:3\r\n>1\r\n:4\r\n"},
 		{"error", "-ERR no such key\r\n"},
