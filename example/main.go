@@ -9,9 +9,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -49,7 +49,6 @@ func main() {
 		conns.Add(1)
 		go func() {
 			defer conns.Done()
-			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { // what was received is still answered
 				conn.SetReadDeadline(time.Unix(1, 0))
 				conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
@@ -62,26 +61,33 @@ func main() {
 
 // serve answers the commands of one connection until it ends.
 func serve(conn net.Conn) {
+	defer conn.Close()
 	parser := redisproto.NewParser(conn)
 	writer := redisproto.NewWriter(bufio.NewWriter(conn))
 	for {
-		command, err := parser.ReadCommand()
 		var ew error
+		command, err := parser.ReadCommand()
 		if err == nil {
 			ew = answer(writer, command)
 		} else if _, ok := err.(*redisproto.ProtocolError); ok {
-			ew = writer.WriteError(err.Error())
+			ew = writer.WriteError(err.Error()) // the next read returns ErrBroken
 		} else {
 			return
 		}
-		if command.IsLast() && ew == nil {
-			ew = writer.Flush()
+		if command.IsLast() || ew != nil {
+			writer.Flush()
 		}
 		if ew != nil {
 			return
 		}
 	}
 }
+
+// Why the server ends a connection.
+var (
+	errQuit    = errors.New("the client said QUIT")
+	errBrowser = errors.New("a web page made a browser connect here")
+)
 
 // answer writes the reply to one command. Its error ends the connection.
 func answer(writer *redisproto.Writer, command *redisproto.Command) error {
@@ -107,10 +113,9 @@ func answer(writer *redisproto.Writer, command *redisproto.Command) error {
 		return writer.WriteInt(int64(command.ArgCount() - 2))
 	case "QUIT":
 		writer.WriteSimpleString("OK")
-		writer.Flush()
-		return io.EOF
-	case "POST", "HOST:": // a web page made a browser connect here: not a word, as Redis
-		return io.EOF
+		return errQuit
+	case "POST", "HOST:": // not a word, as Redis has it
+		return errBrowser
 	}
 	return writer.WriteError("Command not support")
 }

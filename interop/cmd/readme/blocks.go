@@ -16,6 +16,7 @@ import (
 //	numbers-vary   numbers in the output may be others
 //	go             Go: a whole program if it has "package main", else declarations or statements
 //	FILE           the block stands in this file of the checkout, word for word
+//	FILE:FUNC      this function of the block does
 type block struct {
 	line     int // of the text, from 1
 	section  int // how many headings stand before it

@@ -83,11 +83,7 @@ func (c *checker) check(file string) (err error) {
 func (c *checker) block(b *block) error {
 	for _, option := range b.options {
 		if strings.Contains(option, ".") {
-			source, err := os.ReadFile(filepath.Join(c.root, option))
-			if err == nil && !strings.Contains(string(source), b.text()) {
-				err = fmt.Errorf("the block does not stand in %s word for word", option)
-			}
-			if err != nil {
+			if err := c.excerpt(b, option); err != nil {
 				return fmt.Errorf("%d: %w", b.line, err)
 			}
 			fmt.Fprintf(c.out, "ok: line %d: stands in %s\n", b.line, option)
@@ -100,6 +96,31 @@ func (c *checker) block(b *block) error {
 		return c.golang(b)
 	case "":
 		return fmt.Errorf("%d: a block without a language", b.line)
+	}
+	return nil
+}
+
+// excerpt compares a block, or one function of it, with the file that it is from.
+func (c *checker) excerpt(b *block, option string) error {
+	file, function, one := strings.Cut(option, ":")
+	source, err := os.ReadFile(filepath.Join(c.root, file))
+	if err != nil {
+		return err
+	}
+	text := b.text()
+	if one {
+		i := strings.Index("\n"+text, "\nfunc "+function+"(")
+		if i < 0 {
+			return fmt.Errorf("the block has no function %s", function)
+		}
+		j := strings.Index(text[i:], "\n}\n")
+		if j < 0 {
+			return fmt.Errorf("function %s does not end", function)
+		}
+		text = text[i : i+j+3]
+	}
+	if !strings.Contains("\n"+string(source), "\n"+text) {
+		return fmt.Errorf("it does not stand in %s word for word", option)
 	}
 	return nil
 }

@@ -80,10 +80,13 @@ func TestCheck(t *testing.T) {
 		{"statements", "```go\nx := f()\nx++\n```\n", ""},
 		{"no Go", "```go\nx := := 1\n```\n", "neither declarations nor statements"},
 		{"an excerpt", "```go doc.go\nvar a = 1\n```\n", ""},
+		{"a function", "```go doc.go:f\nvar b = 2\n\nfunc f() {\n\tg()\n}\n```\n", ""},
+		{"another function", "```go doc.go:f\nfunc f() {\n\th()\n}\n```\n", "word for word"},
+		{"no function", "```go doc.go:f\nvar a = 1\n```\n", "no function f"},
 		{"no excerpt", "```go doc.go\nvar a = 2\n```\n", "word for word"},
 	} {
 		dir := t.TempDir()
-		for name, text := range map[string]string{"README.md": row.text, "doc.go": "package x\n\nvar a = 1\n"} {
+		for name, text := range map[string]string{"README.md": row.text, "doc.go": "package x\n\nvar a = 1\n\nfunc f() {\n\tg()\n}\n"} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 				t.Fatal(err)
 			}
