@@ -4,10 +4,10 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
+	"log"
 	"runtime"
 	"sync"
 
@@ -15,17 +15,14 @@ import (
 	"github.com/secmask/go-redisproto"
 )
 
-// maxUnread is how many bytes of replies wait for a client that does not read, before it is closed.
-const maxUnread = 32 << 20
+const maxUnread = 32 << 20 // bytes of replies that wait for a client, before it is closed
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:6380", "address to listen on")
 	loops := flag.Int("loops", 1, "event loops; one serves as a thread of Redis does")
 	flag.Parse()
 	runtime.GOMAXPROCS(*loops) // a thread beyond these would look for work that there is not
-	err := gnet.Run(new(server), "tcp://"+*addr, gnet.WithNumEventLoop(*loops))
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
+	log.Fatal(gnet.Run(new(server), "tcp://"+*addr, gnet.WithNumEventLoop(*loops)))
 }
 
 // server has the event handlers. gnet calls those of one connection on its loop, one after the other.
@@ -38,20 +35,21 @@ type server struct {
 type output struct {
 	bw     *bufio.Writer
 	writer *redisproto.Writer
+	fresh  *redisproto.Parser // for connections that are not in the middle of a command
 }
 
 // A session is what the server knows of a connection.
 type session struct {
 	*output
-	parser redisproto.Parser
-	held   []byte // received, and not yet a whole command
+	held   []byte             // received, and not yet a whole command
+	parser *redisproto.Parser // which knows how far it has come with held
 }
 
 func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	out, ok := s.outputs.Load(c.EventLoop())
 	if !ok { // the first connection of its loop; nobody else stores for it
 		bw := bufio.NewWriterSize(nil, 16<<10)
-		out = &output{bw, redisproto.NewWriter(bw)}
+		out = &output{bw, redisproto.NewWriter(bw), new(redisproto.Parser)}
 		s.outputs.Store(c.EventLoop(), out)
 	}
 	c.SetContext(&session{output: out.(*output)})
@@ -66,12 +64,13 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 		sess.held = append(sess.held, b...)
 		b = sess.held
 	}
+	parser := cmp.Or(sess.parser, sess.fresh)
 	sess.bw.Reset(c)
 	for n := -1; n != 0 && err == nil; b = b[n:] {
 		var command *redisproto.Command
-		command, n, err = sess.parser.Parse(b)
-		if err != nil {
+		if command, n, err = parser.Parse(b); err != nil {
 			sess.writer.WriteError(err.Error())
+			parser.Reset(nil)
 		} else if command.ArgCount() > 0 { // 0 are an empty command, and one that is not whole
 			err = answer(sess.writer, command)
 		}
@@ -80,7 +79,9 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	if sess.held = append(sess.held[:0], b...); len(b) == 0 {
-		sess.held = nil
+		sess.held, sess.parser = nil, nil
+	} else if sess.parser == nil {
+		sess.parser, sess.fresh = parser, new(redisproto.Parser)
 	}
 	return gnet.None
 }
