@@ -261,6 +261,7 @@ func (b *buffer) unpin() {
 func (b *buffer) poison() {
 	if raceEnabled {
 		overwrite(b.data[b.last:b.r])
+		b.last = b.r // once is enough
 	}
 }
 
