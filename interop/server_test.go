@@ -45,14 +45,17 @@ func raced() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// buildKV builds example/kv for a test, with the race detector if the test has it.
-func buildKV(t *testing.T) (exe string) {
-	exe = filepath.Join(t.TempDir(), "kv")
+// buildKV builds example/kv for a test.
+func buildKV(t *testing.T) (exe string) { return buildExample(t, "kv") }
+
+// buildExample builds one of the examples for a test, with the race detector if the test has it.
+func buildExample(t *testing.T, name string) (exe string) {
+	exe = filepath.Join(t.TempDir(), name)
 	args := []string{"build", "-o", exe}
 	if raced() {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./example/kv")...)
+	cmd := exec.Command("go", append(args, "./example/"+name)...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -62,8 +65,7 @@ func buildKV(t *testing.T) (exe string) {
 
 var listening = regexp.MustCompile(` msg=listening addr=(\S+) `)
 
-// startKV runs the server until the test ends; then SIGTERM must end it with status 0, which it has
-// not after a data race either.
+// startKV runs the server until the test ends.
 func startKV(t *testing.T, exe, password string, withTLS bool) *endpoint {
 	s := &endpoint{password: password}
 	args := []string{"-addr", "127.0.0.1:0", "-requirepass", password}
@@ -72,9 +74,17 @@ func startKV(t *testing.T, exe, password string, withTLS bool) *endpoint {
 		s.caFile, key, s.roots = certificate(t)
 		args = append(args, "-tls-cert", s.caFile, "-tls-key", key)
 	}
+	s.addr = startExample(t, exe, args...)
+	return s
+}
+
+// startExample runs a server until the test ends; then SIGTERM must end it with status 0, which it has
+// not after a data race either.
+func startExample(t *testing.T, exe string, args ...string) (addr string) {
+	name := filepath.Base(exe)
 	cmd := exec.Command(exe, args...)
 	if raced() {
-		cmd.Env = append(os.Environ(), "GOMAXPROCS=8") // more than kv's own choice, for more to race
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=8") // more than its own choice, for more to race
 	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -83,14 +93,14 @@ func startKV(t *testing.T, exe, password string, withTLS bool) *endpoint {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	addr, ended := make(chan string, 1), make(chan struct{})
+	found, ended := make(chan string, 1), make(chan struct{})
 	var log strings.Builder // until ended, the goroutine's
 	go func() {
 		defer close(ended)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			log.WriteString(lines.Text() + "\n")
-			if found := listening.FindStringSubmatch(lines.Text()); found != nil {
-				addr <- found[1]
+			if match := listening.FindStringSubmatch(lines.Text()); match != nil {
+				found <- match[1]
 			}
 		}
 	}()
@@ -98,17 +108,17 @@ func startKV(t *testing.T, exe, password string, withTLS bool) *endpoint {
 		cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("kv after SIGTERM: got %v, want status 0; its log:\n%s", err, log.String())
+			t.Errorf("%s after SIGTERM: got %v, want status 0; its log:\n%s", name, err, log.String())
 		}
 	})
 	t.Cleanup(end)
 	select {
-	case s.addr = <-addr:
+	case addr = <-found:
 	case <-ended:
 		end()
-		t.Fatal("kv does not listen")
+		t.Fatalf("%s does not listen", name)
 	}
-	return s
+	return addr
 }
 
 // certificate writes a certificate for 127.0.0.1 and its key to files.

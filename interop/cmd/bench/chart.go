@@ -33,6 +33,7 @@ func (r *results) svg() string {
 		{"The server's processor time per request: less is better", "BenchmarkServer/pipeline=%s/server=", pipelines, servers,
 			func(name string) float64 { return r.median(name, "cpu-ns/op") }, duration},
 	}
+	panels = append(panels, r.rpcPanels()...)
 	var b strings.Builder
 	y := 0
 	text := func(x int, class, s string) {

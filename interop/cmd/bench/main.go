@@ -49,6 +49,7 @@ var sections = []struct {
 	{"servers", (*results).throughput},
 	{"idle", (*results).idle},
 	{"hostile", (*results).hostile},
+	{"rpc", (*results).rpc},
 }
 
 func sectionNames() (names []string) {

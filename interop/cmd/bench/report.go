@@ -157,6 +157,9 @@ func (r *results) markdown() (string, error) {
 	if r.hostileTables != "" {
 		p("## What a few bytes cost\n\n%s\n\n%s", hostileText, r.hostileTables)
 	}
+	if r.has("BenchmarkRPC") {
+		p("## Remote procedure calls\n\n%s", r.rpcReport())
+	}
 	return strings.TrimSpace(b.String()) + "\n", nil
 }
 

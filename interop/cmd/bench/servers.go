@@ -60,17 +60,22 @@ func start(name, dir, request, reply string) (*server, error) {
 		s.cmd = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir,
 			"--save", "", "--appendonly", "no", "--maxclients", "11000", "--protected-mode", "no", "--loglevel", "warning")
 	}
+	return s, s.launch()
+}
+
+// launch starts the process, and waits until it accepts connections.
+func (s *server) launch() error {
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", s.addr)
 		if err == nil {
-			return s, conn.Close()
+			return conn.Close()
 		}
 		if time.Now().After(deadline) {
 			s.stop()
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 }
