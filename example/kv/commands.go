@@ -235,7 +235,7 @@ func auth(c *client, cmd *redisproto.Command) error {
 func hello(c *client, cmd *redisproto.Command) error {
 	protocol := c.w.Protocol()
 	if cmd.ArgCount() > 1 {
-		v, ok := parseInt(cmd.Get(1))
+		v, ok := cmd.Int(1)
 		if !ok {
 			return c.w.WriteError("ERR Protocol version is not an integer or out of range")
 		}
@@ -283,7 +283,7 @@ func (c *client) writeTexts(texts ...string) (err error) {
 }
 
 func selectDB(c *client, cmd *redisproto.Command) error {
-	n, ok := parseInt(cmd.Get(1))
+	n, ok := cmd.Int(1)
 	if !ok {
 		return c.w.WriteError(notInt.text)
 	}
@@ -349,9 +349,7 @@ func commandList(c *client, cmd *redisproto.Command) error {
 	return err
 }
 
-func commandCount(c *client, cmd *redisproto.Command) error {
-	return c.w.WriteInt(int64(len(commands)))
-}
+func commandCount(c *client, cmd *redisproto.Command) error { return c.w.WriteInt(int64(len(commands))) }
 
 // commandDocs has none.
 func commandDocs(c *client, cmd *redisproto.Command) error { return c.w.WriteMapHeader(0) }

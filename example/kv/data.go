@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -209,18 +208,6 @@ func (r *reply) writeList(w *redisproto.Writer) (err error) {
 	return err
 }
 
-// parseInt parses an integer as Redis does: no sign but '-', no leading zero, no "-0".
-func parseInt[T []byte | string](s T) (n int64, ok bool) {
-	if len(s) == 0 || len(s) > 20 {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(string(s), 10, 64)
-	if err != nil || s[0] == '+' || (s[0] == '0' || s[0] == '-' && s[1] == '0') && len(s) > 1 {
-		return 0, false
-	}
-	return n, true
-}
-
 // What commands of several types have in common.
 
 // size answers LLEN, SCARD, HLEN and ZCARD.
@@ -270,7 +257,7 @@ func popCount(cmd *redisproto.Command) (n int, bad string) {
 	if cmd.ArgCount() == 2 {
 		return 1, ""
 	}
-	v, ok := parseInt(cmd.Get(2))
+	v, ok := cmd.Int(2)
 	switch {
 	case cmd.ArgCount() > 3:
 		return 0, badSyntax.text
@@ -282,8 +269,8 @@ func popCount(cmd *redisproto.Command) (n int, bad string) {
 
 // slice answers LRANGE and ZRANGE, where negative indexes count from the end; f gives elements i to j.
 func slice[T container](d *db, cmd *redisproto.Command, f func(v T, i, j int) reply) reply {
-	start, ok := parseInt(cmd.Get(2))
-	stop, ok2 := parseInt(cmd.Get(3))
+	start, ok := cmd.Int(2)
+	stop, ok2 := cmd.Int(3)
 	if !ok || !ok2 {
 		return notInt
 	}

@@ -28,7 +28,7 @@ func setText(d *db, cmd *redisproto.Command) reply {
 	}
 	var nx, xx, old, keep bool
 	var unit string // EX or PX
-	var ttl []byte
+	var ttl int     // the argument that says how many
 	for i := 3; i < cmd.ArgCount(); i++ {
 		switch option := strings.ToUpper(string(cmd.Get(i))); {
 		case option == "NX" && !xx:
@@ -41,7 +41,7 @@ func setText(d *db, cmd *redisproto.Command) reply {
 			keep = true
 		case (option == "EX" || option == "PX") && !keep && (unit == "" || unit == option) && i+1 < cmd.ArgCount():
 			i++
-			unit, ttl = option, cmd.Get(i)
+			unit, ttl = option, i
 		default:
 			return badSyntax
 		}
@@ -49,7 +49,7 @@ func setText(d *db, cmd *redisproto.Command) reply {
 	var at int64
 	if unit != "" {
 		var bad string
-		if at, bad = deadline(ttl, unit == "EX", 1, "set"); bad != "" {
+		if at, bad = deadline(cmd, ttl, unit == "EX", 1, "set"); bad != "" {
 			return fail(bad)
 		}
 	}
@@ -73,10 +73,10 @@ func setText(d *db, cmd *redisproto.Command) reply {
 	return r
 }
 
-// deadline parses a time to live of least or more, in seconds or milliseconds, and gives when it
+// deadline parses argument ttl, a time to live of least or more in seconds or milliseconds, and gives when it
 // ends, or the error text.
-func deadline(ttl []byte, seconds bool, least int64, command string) (at int64, bad string) {
-	n, ok := parseInt(ttl)
+func deadline(cmd *redisproto.Command, ttl int, seconds bool, least int64, command string) (at int64, bad string) {
+	n, ok := cmd.Int(ttl)
 	t, unit := now(), int64(1)
 	if seconds {
 		unit = 1000
@@ -115,7 +115,7 @@ func incr(d *db, cmd *redisproto.Command) reply { return add(d, cmd, 1) }
 func decr(d *db, cmd *redisproto.Command) reply { return add(d, cmd, -1) }
 
 func incrby(d *db, cmd *redisproto.Command) reply {
-	n, ok := parseInt(cmd.Get(2))
+	n, ok := cmd.Int(2)
 	if !ok {
 		return notInt
 	}
@@ -128,8 +128,8 @@ func add(d *db, cmd *redisproto.Command, n int64) reply {
 		if o.value != nil {
 			return wrongType
 		}
-		var ok bool
-		if v, ok = parseInt(o.text); !ok {
+		v, _ = strconv.ParseInt(o.text, 10, 64)
+		if strconv.FormatInt(v, 10) != o.text { // "+1" and "01" are none to Redis
 			return notInt
 		}
 	}
@@ -201,7 +201,7 @@ func expireIn(d *db, cmd *redisproto.Command, name string, seconds bool) reply {
 	if cmd.ArgCount() > 3 {
 		return fail("ERR Unsupported option " + cut(cmd.Get(3), math.MaxInt))
 	}
-	at, bad := deadline(cmd.Get(2), seconds, math.MinInt64, name)
+	at, bad := deadline(cmd, 2, seconds, math.MinInt64, name)
 	if bad != "" {
 		return fail(bad)
 	}
