@@ -349,7 +349,9 @@ func commandList(c *client, cmd *redisproto.Command) error {
 	return err
 }
 
-func commandCount(c *client, cmd *redisproto.Command) error { return c.w.WriteInt(int64(len(commands))) }
+func commandCount(c *client, cmd *redisproto.Command) error {
+	return c.w.WriteInt(int64(len(commands)))
+}
 
 // commandDocs has none.
 func commandDocs(c *client, cmd *redisproto.Command) error { return c.w.WriteMapHeader(0) }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -119,9 +120,10 @@ func TestManyConnections(t *testing.T) {
 	value := func(i int) string { return strings.Repeat(string(rune('a'+i%26)), i+1) }
 	for half := range 2 {
 		for i, conn := range conns {
-			command := "ECHO " + value(i) + "\r\n"
-			cut := len(command) / 2
+			command := fmt.Sprintf("*2\r\n$4\r\nECHO\r\n$%d\r\n%s\r\n", i+1, value(i))
+			cut := 1 + i*7%(len(command)-1) // somewhere else in each
 			io.WriteString(conn, []string{command[:cut], command[cut:]}[half])
+			time.Sleep(time.Millisecond) // so that the server reads this before what the next one sends
 		}
 	}
 	for i, conn := range conns {
