@@ -261,7 +261,6 @@ func TestStaleCommand(t *testing.T) {
 				c := next(t, p)
 				if name == "the end" {
 					next(t, p)
-					c = next(t, NewParser(strings.NewReader(in)))
 					p = streamParser(in, 40, stream)
 					c = next(t, p)
 				}
