@@ -85,15 +85,18 @@ func (b *buffer) fill(size int) error {
 	if b.rd == nil {
 		return errNoReader
 	}
-	n := 0
 	if b.err == nil {
 		b.makeRoom(size)
-		n, b.err = (&checkedReader{b.rd}).Read(b.data[b.w:])
+		free := b.data[b.w:]
+		n, err := b.rd.Read(free)
+		if uint(n) > uint(len(free)) || n == 0 && err == nil {
+			n, err = b.readAgain(free, n)
+		}
 		b.w += n
-		b.filled = b.w == len(b.data)
-	}
-	if n > 0 {
-		return nil
+		b.filled = n == len(free)
+		if b.err = err; n > 0 {
+			return nil
+		}
 	}
 	err := b.err
 	b.err = nil
@@ -101,6 +104,14 @@ func (b *buffer) fill(size int) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// readAgain deals with a read that gave n, which is 0 or cannot be.
+func (b *buffer) readAgain(free []byte, n int) (int, error) {
+	if n != 0 {
+		return 0, errBadCount
+	}
+	return (&checkedReader{b.rd}).Read(free)
 }
 
 // read reads what comes next into p: the unread bytes, or, if there are none, from the reader itself.

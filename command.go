@@ -223,15 +223,20 @@ func (c *Command) discard() {
 // parseAhead parses what is unread, and reports whether that begins with a whole command, which
 // is then in c, or with a protocol error, which is then in c.err.
 func (c *Command) parseAhead() bool {
-	b := c.buf.unread()
 	if c.parsed > 0 || c.err != nil {
 		return true
 	}
 	if c.skip == 0 {
-		if c.parsed = c.parseSimple(b, c.lim); c.parsed > 0 {
+		if c.parsed = c.parseSimple(c.buf.unread(), c.lim); c.parsed > 0 {
 			return true
 		}
 	}
+	return c.parseAny()
+}
+
+// parseAny is parseAhead for a command that is not simple, or has been begun.
+func (c *Command) parseAny() bool {
+	b := c.buf.unread()
 	for c.skip < len(b) {
 		n, err := c.parse(b[c.skip:], c.lim, c.buf)
 		switch {

@@ -64,10 +64,12 @@ func (c *Command) split(line []byte, buf *buffer) (ok bool) {
 				return false
 			}
 		}
-		if len(c.found.s) == cap(c.found.s) {
+		n := len(c.found.s)
+		if n == cap(c.found.s) {
 			c.grow(len(line)-i+1, buf)
 		}
-		c.found.s = append(c.found.s, span{uint32(start), uint32(end)})
+		c.found.s = c.found.s[:n+1]
+		c.found.s[n] = span{uint32(start), uint32(end)}
 	}
 }
 

@@ -134,16 +134,18 @@ func (p *Parser) ReadCommand() (*Command, error) {
 func (p *Parser) readCommand(c *Command) error {
 	for !p.broken {
 		if p.buf.r < p.buf.w {
-			ok := c.parseAhead()
-			p.buf.take(c.skip)
-			c.skip = 0
+			ok := c.parsed > 0 || c.err != nil || c.parseAny()
+			if c.skip > 0 {
+				p.buf.take(c.skip)
+				c.skip = 0
+			}
 			switch {
-			case c.err != nil:
+			case ok && c.err == nil:
+				return nil
+			case ok:
 				err := c.err
 				c.discard()
 				return p.fail(err)
-			case ok:
-				return nil
 			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream):
 				p.beginTail(c)
 				return nil
@@ -160,6 +162,9 @@ func (p *Parser) readCommand(c *Command) error {
 		}
 		if err != nil {
 			return err
+		}
+		if c.parsed = c.parseSimple(p.buf.unread(), &p.lim); c.parsed > 0 {
+			return nil
 		}
 	}
 	return ErrBroken
