@@ -467,7 +467,7 @@ func (c rueidisClient) idioms(t *testing.T, key func(string) string) {
 		{"AsStrSlice", either(ask(c.B().Smembers().Key(set).Build()).AsStrSlice()), []string{"x"}},
 		{"AsBool", either(ask(c.B().Sismember().Key(set).Member("x").Build()).AsBool()), true},
 		{"Dedicated", c.Dedicated(func(d rueidis.DedicatedClient) error {
-			return errors.Join(d.Do(ctx, d.B().Select().Index(database+1).Build()).Error(), d.Do(ctx, d.B().Select().Index(database).Build()).Error())
+			return errors.Join(d.Do(ctx, d.B().Select().Index(int64(max(database-1, 0))).Build()).Error(), d.Do(ctx, d.B().Select().Index(int64(database)).Build()).Error())
 		}), nil},
 		{"Del", either(ask(c.B().Del().Key(s, h, z, set).Build()).AsInt64()), int64(4)},
 	})

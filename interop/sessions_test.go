@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -22,10 +23,20 @@ import (
 )
 
 const (
-	database   = 3                // which every session selects
 	clientName = "interop"        // of every session but redis-cli's, which cannot
 	patience   = 30 * time.Second // with a server that hangs
 )
+
+// database is the one that every session selects: that of $REDISPROTO_DB, as a cluster has only 0.
+var database = func() int {
+	if text := os.Getenv("REDISPROTO_DB"); text != "" {
+		if n, err := strconv.Atoi(text); err == nil {
+			return n
+		}
+		panic("REDISPROTO_DB is no number")
+	}
+	return 3
+}()
 
 // A session is a client as the checks use it. A reply that is an error is an error; a null is nil.
 // Values are of the client's own types.

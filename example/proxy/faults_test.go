@@ -8,14 +8,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -86,15 +83,11 @@ func TestDeny(t *testing.T) {
 	if !strings.Contains(p.log.String(), "possible cross-protocol attack") {
 		t.Errorf("no attack is logged: %s", &p.log)
 	}
-	o := options{deny: "a b"}
-	if _, _, err := o.open(slog.New(slog.NewTextHandler(io.Discard, nil))); err == nil {
-		t.Error("-deny 'a b': got no error")
-	}
 }
 
 func TestSlowlog(t *testing.T) {
 	redis := startRedis(t)
-	p := startProxy(t, redis.addr, "-slowlog", "30ms")
+	p := startProxy(t, redis.addr, "-slowlog", "30ms", "-slowlog-values")
 	c := dial(t, p.addr, nil)
 	for _, commands := range [][]string{
 		{"PING"}, {"DEBUG SLEEP 0.06"}, {"BLPOP none 0.06"}, {"ECHO together", "DEBUG SLEEP 0.06"},
@@ -120,75 +113,6 @@ func TestSlowlog(t *testing.T) {
 			t.Errorf("%s is in the log:\n%s", never, log)
 		}
 	}
-	parser := redisproto.NewParser(strings.NewReader("AUTH me secret\r\n"))
-	cmd, _ := parser.ReadCommand()
-	if got, want := describe(newCommand("AUTH"), cmd), "AUTH (redacted)"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	redis := startRedis(t)
-	p := startProxy(t, redis.addr, "-deny", "flushall")
-	p.timed = true
-	listener, err := p.serveMetrics("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	c := dial(t, p.addr, nil)
-	c.send("SET k x", "INCR k", "get k", "FLUSHALL", "NOSUCH", "CLIENT REPLY OFF", "GET k", "CLIENT REPLY ON")
-	for range 6 {
-		c.read()
-	}
-	c = dial(t, p.addr, nil) // one whose replies cannot be told apart
-	c.send("MULTI", "SUBSCRIBE a b", "EXEC", "RESET", "SET m 1", "LPUSH m x", "STRLEN m")
-	for range 8 {
-		c.read()
-	}
-	res, err := http.Get("http://" + listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var vars struct {
-		Proxy struct {
-			Clients, Denied int
-			Failures        int `json:"upstream_failures"`
-			Commands        map[string]map[string]int64
-		}
-	}
-	if err := json.NewDecoder(res.Body).Decode(&vars); err != nil {
-		t.Fatal(err)
-	}
-	got := fmt.Sprint(vars.Proxy.Clients, vars.Proxy.Denied, vars.Proxy.Failures)
-	for _, name := range []string{"set", "incr", "get", "flushall", "nosuch", "client", "strlen"} {
-		s := vars.Proxy.Commands[name]
-		got += fmt.Sprintf(" %s:%d,%d", name, s["calls"], s["errors"])
-	}
-	if want := "2 1 0 set:2,0 incr:1,1 get:2,0 flushall:1,1 nosuch:0,0 client:2,0 strlen:1,0"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	for name, s := range vars.Proxy.Commands {
-		if s["usec"] > 0 && (s["usec_max"] > s["usec"] || s["usec_p50"] > s["usec_p99"] || s["usec_p99"] == 0) {
-			t.Errorf("%s: %v", name, s)
-		}
-	}
-}
-
-func TestLargeValues(t *testing.T) {
-	redis := startRedis(t)
-	c := dial(t, startProxy(t, redis.addr).addr, nil)
-	big := bytes.Repeat([]byte("0123456789abcde\n"), 4<<20)
-	go func() {
-		c.WriteCommand("SET", "k", big)
-		c.send("GET k", "STRLEN k", "ECHO hi")
-	}()
-	c.want("+OK\r\n")
-	if r, err := c.ReadReply(); err != nil || !bytes.Equal(r.Bytes(), big) {
-		t.Errorf("got %d bytes and %v, want the %d that were set", len(r.Bytes()), err, len(big))
-	}
-	c.want(":67108864\r\n", "$2\r\nhi\r\n")
 }
 
 func heap() uint64 {
@@ -292,7 +216,7 @@ func TestUpstreamAway(t *testing.T) {
 	for range 2 {
 		c := dial(t, p.addr, nil)
 		io.WriteString(c.Conn, "PING\r\nMULTI\r\nEXEC\r\n")
-		if got := c.rest(); strings.Count(got, "-ERR upstream "+redis.addr+" is away: ") != 3 || strings.Count(got, "\r\n") != 3 {
+		if got := c.rest(); strings.Count(got, "-ERR upstream is away\r\n") != 3 || strings.Count(got, "\r\n") != 3 {
 			t.Errorf("got %q, want three errors", got)
 		}
 	}
@@ -312,10 +236,10 @@ func TestUpstreamAway(t *testing.T) {
 	dial(t, redis.addr, nil).untilInfo("blocked_clients:1")
 	redis.stop()
 	got := c.rest()
-	if strings.Count(got, "-ERR upstream "+redis.addr+" "+closed) != 3 || strings.Count(got, "\r\n") != 3 {
+	if strings.Count(got, "-ERR upstream "+closed) != 3 || strings.Count(got, "\r\n") != 3 {
 		t.Errorf("in flight: got %q, want three errors", got)
 	}
-	if !strings.Contains(p.log.String(), `msg="upstream lost" client=`) {
+	if !strings.Contains(p.log.String(), `msg="upstream lost" upstream=`) {
 		t.Errorf("the loss is not logged:\n%s", &p.log)
 	}
 }
@@ -449,22 +373,16 @@ func TestDrain(t *testing.T) {
 			t.Fatal("new clients are still taken")
 		}
 	}
-	other.call("RPUSH q x")
-	if got, want := busy.rest(), "*2\r\n$1\r\nq\r\n$1\r\nx\r\n$2\r\nhi\r\n"; got != want {
+	if got, want := busy.rest(), unblocked+"$2\r\nhi\r\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	<-p.done
-
-	p = startProxy(t, redis.addr, "-drain", "10ms")
-	busy = dial(t, p.addr, nil)
-	busy.send("BLPOP q 0")
-	other.untilInfo("blocked_clients:1")
-	p.stop()
-	if got, want := busy.rest(), "-ERR upstream "+redis.addr+" did not answer before the proxy stopped; the command may have been executed\r\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	if strings.Contains(p.log.String(), "WARN") || strings.Contains(p.log.String(), "ERROR") {
+		t.Errorf("the log blames somebody:\n%s", &p.log)
 	}
-	<-p.done
 }
+
+const unblocked = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 
 // writeCertificate writes a certificate for 127.0.0.1, which vouches for itself, and its key.
 func writeCertificate(t *testing.T) (cert, key string) {
@@ -527,7 +445,7 @@ func TestTLS(t *testing.T) {
 	stranger := startProxy(t, "127.0.0.1:"+tlsPort, "-upstream-tls")
 	c = dial(t, stranger.addr, nil)
 	c.send("PING")
-	if got := c.rest(); !strings.Contains(got, "is away: tls: failed to verify certificate") {
+	if got := c.rest(); !strings.Contains(got, "-ERR upstream is away\r\n") || !strings.Contains(stranger.log.String(), "failed to verify certificate") {
 		t.Errorf("an upstream that nobody vouches for: got %q", got)
 	}
 }

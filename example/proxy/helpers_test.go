@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +17,11 @@ import (
 
 	"github.com/secmask/go-redisproto"
 )
+
+func TestMain(m *testing.M) {
+	startPatience = time.Minute // the machine may be busy
+	os.Exit(m.Run())
+}
 
 // A redisServer is a redis-server on a free port of the loopback interface, with nothing saved. It
 // ends with the test.
@@ -118,15 +122,21 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
-// startProxy starts a proxy as the flags say.
+// startProxy starts a proxy in front of one Redis, as the flags say.
 func startProxy(t testing.TB, upstream string, flags ...string) *testProxy {
 	t.Helper()
-	var o options
-	fs := flag.NewFlagSet("proxy", flag.PanicOnError)
-	o.define(fs)
-	fs.Parse(append([]string{"-listen", "127.0.0.1:0", "-upstream", upstream}, flags...))
+	return startProxyWith(t, append([]string{"-upstream", upstream}, flags...)...)
+}
+
+// startProxyWith starts a proxy as the flags say.
+func startProxyWith(t testing.TB, flags ...string) *testProxy {
+	t.Helper()
 	p := &testProxy{done: make(chan struct{})}
-	inner, listener, err := o.open(slog.New(slog.NewTextHandler(&p.log, nil)))
+	o, err := parseFlags(append([]string{"-listen", "127.0.0.1:0"}, flags...), &p.log)
+	if err != nil {
+		t.Fatalf("%v: %v", flags, err)
+	}
+	inner, listener, err := o.open(context.Background(), slog.New(slog.NewTextHandler(&p.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +172,7 @@ func dial(t testing.TB, addr string, config *tls.Config) *conn {
 		c = tls.Client(c, config)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second)) // a hang ends with an error
+	c.SetDeadline(time.Now().Add(time.Minute)) // a hang ends with an error
 	return &conn{redisproto.NewReplyParser(c), redisproto.NewWriter(bufio.NewWriter(c)), c, t}
 }
 
@@ -236,5 +246,47 @@ func (c *conn) untilInfo(line string) {
 	c.t.Helper()
 	for !strings.Contains(c.call("INFO clients"), line+"\r\n") {
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// untilIdle returns when no client of the server is subscribed, blocked or monitoring, so that those of
+// the last script have gone.
+func (c *conn) untilIdle() {
+	c.t.Helper()
+	for {
+		busy := false
+		for _, line := range strings.Split(c.call("CLIENT LIST"), "\n") {
+			busy = busy || line != "" && !strings.Contains(line, " flags=N ") || strings.Contains(line, " watch=1 ")
+		}
+		if !busy {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// serveFake serves one connection of a fakeUpstream.
+func serveFake(conn net.Conn, answer func(conn net.Conn, command string) string) {
+	defer conn.Close()
+	for c := range redisproto.NewParser(conn).Commands() {
+		name := string(c.Name())
+		text := answer(conn, name)
+		if text == "" {
+			text = "+OK\r\n"
+			switch name {
+			case "PING":
+				text = "+PONG\r\n"
+			case "CLIENT":
+				text = ":7\r\n"
+			case "COMMAND":
+				text = "*2\r\n*6\r\n$4\r\nping\r\n:-1\r\n*1\r\n+fast\r\n:0\r\n:0\r\n:0\r\n" +
+					"*6\r\n$4\r\necho\r\n:2\r\n*1\r\n+fast\r\n:0\r\n:0\r\n:0\r\n"
+			case "HELLO":
+				text = "*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
+			}
+		}
+		if _, err := io.WriteString(conn, text); err != nil {
+			return
+		}
 	}
 }

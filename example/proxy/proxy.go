@@ -1,18 +1,15 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
-	"expvar"
-	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
-	"os"
-	"strings"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,43 +18,82 @@ import (
 )
 
 const (
-	bufferSize  = 16 << 10        // bytes; of each of a client's two writers
-	dialTimeout = 3 * time.Second // for the upstream to take a connection
-	goodbye     = time.Second     // for a client to read the last replies and close
+	maxShared      = 16      // the most that -shared takes
+	maxFlyingBytes = 1 << 20 // bytes of the commands that one client has in flight
 )
 
-// A proxy is what its connections have in common.
+// A proxy is what its sessions have in common.
 type proxy struct {
-	commands
-	addr  string      // of the upstream
-	tls   *tls.Config // to speak to it; nil for none
-	slow  time.Duration
-	drain time.Duration
-	timed bool // each call is timed, for slow or for the metrics
-	log   *slog.Logger
-	start time.Time // what times count from
-	away  atomic.Bool
+	settings
+	log        *slog.Logger
+	start      time.Time // what times count from
+	rules      *rules
+	vocabulary atomic.Pointer[vocabulary]
+	hello      atomic.Pointer[serverHello] // what the upstream says of itself
+	single     *node                       // the upstream, if there is one
+	cluster    *cluster                    // if there is a cluster
+	scanner    *scanner                    // likewise
+	pubsub     atomic.Pointer[node]        // see pubsubNode
+	lastID     atomic.Int64
 
-	clients, accepted, denied, failures expvar.Int
+	mu       sync.Mutex
+	sessions map[*session]bool
+	stopping bool
+	learning *learnAttempt // the one that goes on, or nil
+
+	counters
 }
 
-func newProxy(upstream string, log *slog.Logger) *proxy {
-	p := &proxy{addr: upstream, log: log, start: time.Now()}
-	p.commands.init()
+// Settings are what the flags say.
+type settings struct {
+	sharing          bool // sessions share links
+	shared           int  // links of each node that are shared
+	tls              *tls.Config
+	upstreamUser     string
+	upstreamPassword string
+	password         string // what clients authenticate with; "" if they need not
+	slow             time.Duration
+	slowValues       bool
+	timed            bool // each call is timed, for slow or for the metrics
+	drain            time.Duration
+	idle             time.Duration
+	answerTimeout    time.Duration
+	connectTimeout   time.Duration
+	tlsTimeout       time.Duration
+	maxClients       int
+	maxFlying        int
+	maxOutput        int
+}
+
+func newProxy(set settings, r *rules, log *slog.Logger) *proxy {
+	p := &proxy{settings: set, rules: r, log: log, start: time.Now(), sessions: map[*session]bool{}}
+	p.vocabulary.Store(newVocabulary(nil, r, nil))
 	return p
 }
 
 // run takes clients until ctx ends, and then drains: what was received is still answered.
 func (p *proxy) run(ctx context.Context, listener net.Listener) {
-	context.AfterFunc(ctx, func() {
-		p.log.Info("draining", "clients", p.clients.Value())
-		listener.Close()
-	})
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if p.cluster != nil {
+		go p.cluster.run(work)
+	}
+	go p.sweep(work)
 	var conns sync.WaitGroup
+	defer p.closeLinks(errOver)
 	defer conns.Wait()
+	defer context.AfterFunc(ctx, func() {
+		p.log.Info("draining", "clients", p.clients.Load())
+		listener.Close()
+		p.stopSessions()
+		time.AfterFunc(p.drain, func() { p.closeLinks(errStopped) })
+	})()
 	for {
 		conn, err := listener.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
 			return
 		}
 		if err != nil {
@@ -68,292 +104,313 @@ func (p *proxy) run(ctx context.Context, listener net.Listener) {
 		conns.Add(1)
 		go func() {
 			defer conns.Done()
-			defer conn.Close()
-			p.accepted.Add(1)
-			p.clients.Add(1)
-			defer p.clients.Add(-1)
-			log := p.log.With("client", conn.RemoteAddr().String())
-			log.Debug("connected")
-			p.serve(ctx, conn, log)
-			log.Debug("disconnected")
+			p.serve(conn)
 		}()
 	}
 }
 
-// serve is one client. The upstream is dialed when the first command is there, so that its error can
-// be the answer to that.
-func (p *proxy) serve(ctx context.Context, conn net.Conn, log *slog.Logger) {
-	s := &session{proxy: p, client: conn, log: log}
-	s.calls.changed.L = &s.calls.mu
-	s.parser = redisproto.NewParser(fromClient{s})
-	s.toUpstream = bufio.NewWriterSize(publisher{s}, bufferSize)
-	s.toClient = bufio.NewWriterSize(conn, bufferSize)
-	defer context.AfterFunc(ctx, func() {
-		conn.SetReadDeadline(time.Unix(1, 0))
-		conn.SetWriteDeadline(time.Now().Add(p.drain))
-	})()
-
-	c, err := s.parser.ReadCommand()
-	if err != nil {
-		if _, ok := err.(*redisproto.ProtocolError); ok {
-			fmt.Fprintf(s.toClient, "-%s\r\n", err)
-			s.hangUp()
-		}
+// serve serves one client.
+func (p *proxy) serve(conn net.Conn) {
+	defer conn.Close()
+	p.accepted.Add(1)
+	if n := p.clients.Add(1); n > int64(p.maxClients) {
+		p.clients.Add(-1)
+		p.turnedAway.Add(1)
+		conn.SetDeadline(time.Now().Add(goodbye))
+		io.WriteString(conn, "-ERR max number of clients reached\r\n")
 		return
 	}
-	if s.upstream, err = p.dial(); err != nil {
-		s.refuse(c, err)
+	defer p.clients.Add(-1)
+	if t, ok := conn.(*tls.Conn); ok {
+		t.SetDeadline(time.Now().Add(p.tlsTimeout))
+		if err := t.Handshake(); err != nil {
+			p.log.Debug("TLS handshake failed", "client", conn.RemoteAddr().String(), "err", err)
+			return
+		}
+		t.SetDeadline(time.Time{})
+	}
+	s := newSession(p, conn)
+	s.active.Store(int64(time.Since(p.start)))
+	p.mu.Lock()
+	p.sessions[s] = true
+	if p.stopping {
+		s.stop()
+	}
+	p.mu.Unlock()
+	s.log.Debug("connected")
+	s.run()
+	s.log.Debug("disconnected")
+	p.mu.Lock()
+	delete(p.sessions, s)
+	p.mu.Unlock()
+}
+
+// stopSessions has the sessions read nothing more.
+func (p *proxy) stopSessions() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopping = true
+	for s := range p.sessions {
+		s.stop()
+	}
+}
+
+// nodes are those that there may be links to.
+func (p *proxy) nodes() []*node {
+	if p.cluster != nil {
+		return p.cluster.all()
+	}
+	return []*node{p.single}
+}
+
+// closeLinks closes the shared links, and those that no session has.
+func (p *proxy) closeLinks(err error) {
+	for _, n := range p.nodes() {
+		for _, l := range n.links.all() {
+			l.close(err)
+		}
+	}
+}
+
+// sweep looks at all sessions and links now and then, for what has taken too long.
+func (p *proxy) sweep(ctx context.Context) {
+	tick := time.NewTicker(p.sweepEvery())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			p.sweepOnce(now)
+		}
+	}
+}
+
+func (p *proxy) sweepEvery() time.Duration {
+	every := p.answerTimeout / 8
+	if p.idle > 0 {
+		every = min(every, p.idle/8)
+	}
+	return min(max(every, 10*time.Millisecond), time.Second)
+}
+
+func (p *proxy) sweepOnce(now time.Time) {
+	p.mu.Lock()
+	sessions := make([]*session, 0, len(p.sessions))
+	for s := range p.sessions {
+		sessions = append(sessions, s)
+	}
+	p.mu.Unlock()
+	for _, s := range sessions {
+		s.mu.Lock()
+		owns, flying := s.owns, s.flying
+		mayWait := s.blocked > 0 && time.Since(p.start) < s.blockedUntil
+		s.mu.Unlock()
+		for _, l := range owns {
+			if mayWait && !p.isReplaced(l.node) {
+				l.since = time.Time{}
+				continue
+			}
+			l.checkAnswers(now)
+		}
+		if idle := time.Since(p.start) - time.Duration(s.active.Load()); p.idle > 0 && idle > p.idle && flying == 0 && !subscribedOn(owns) {
+			s.log.Debug("client closed: it was idle", "for", idle)
+			s.end()
+		}
+	}
+	for _, n := range p.nodes() {
+		for _, l := range n.links.all() {
+			l.checkAnswers(now)
+		}
+	}
+	if p.vocabulary.Load().table == nil {
+		p.startLearning()
+	}
+}
+
+// isReplaced reports whether a node of a cluster serves no slot any more. What still waits there for
+// others, waits in vain.
+func (p *proxy) isReplaced(n *node) bool {
+	if p.cluster == nil {
+		return false
+	}
+	t := p.cluster.current()
+	return t != nil && !slices.Contains(t.masters, n)
+}
+
+// checkAnswers closes a link on which the upstream has said nothing for too long although replies are
+// due.
+func (l *link) checkAnswers(now time.Time) {
+	l.mu.Lock()
+	due := l.conn != nil && len(l.sent) > 0 && l.err == nil || l.taking.Load() > 0
+	l.mu.Unlock()
+	reads := l.reads.Load()
+	if !due || reads != l.seen || !l.waiting.Load() || l.since.IsZero() {
+		l.seen, l.since = reads, now
 		return
 	}
-	defer s.upstream.Close()
-	defer context.AfterFunc(ctx, func() { s.upstream.SetDeadline(time.Now().Add(p.drain)) })()
-	replied := make(chan struct{})
-	go func() {
-		s.reply()
-		s.calls.close()
-		conn.SetReadDeadline(time.Unix(1, 0)) // nothing more will be answered
-		s.upstream.Close()
-		close(replied)
-	}()
-	s.forward(ctx, c)
-	<-replied
-	s.hangUp()
+	if now.Sub(l.since) > l.proxy.answerTimeout {
+		l.proxy.log.Warn("upstream does not answer", "upstream", l.node.addr, "for", now.Sub(l.since))
+		l.close(errSlow)
+	}
 }
 
-// dial connects to the upstream. It logs when that begins to fail, and when it works again.
-func (p *proxy) dial() (conn net.Conn, err error) {
-	d := &net.Dialer{Timeout: dialTimeout}
-	if p.tls == nil {
-		conn, err = d.Dial("tcp", p.addr)
-	} else {
-		conn, err = tls.DialWithDialer(d, "tcp", p.addr, p.tls)
-	}
-	if err != nil {
-		p.failures.Add(1)
-		if !p.away.Swap(true) {
-			p.log.Error("upstream is away", "upstream", p.addr, "err", err)
+func subscribedOn(links []*link) bool {
+	for _, l := range links {
+		if l.state.Load()&(stateSubscribed|stateForever) != 0 {
+			return true
 		}
-		return nil, err
-	}
-	if p.away.Load() && p.away.Swap(false) {
-		p.log.Info("upstream is back", "upstream", p.addr)
-	}
-	return conn, nil
-}
-
-// refuse answers what the client has sent so far with an error, and closes. Going on would be wrong:
-// the upstream could come back between a MULTI and the commands that belong to it.
-func (s *session) refuse(c *redisproto.Command, cause error) {
-	w := redisproto.NewWriter(s.toClient)
-	text := fmt.Sprintf("ERR upstream %s is away: %v", s.addr, cause)
-	for err := error(nil); err == nil && w.WriteError(text) == nil && !c.IsLast(); {
-		c, err = s.parser.ReadCommand()
-	}
-	s.hangUp()
-}
-
-// hangUp ends the client's connection such that the replies reach it: if something unread were left
-// when it is closed, the system would send a reset, which can overtake them.
-func (s *session) hangUp() {
-	s.client.SetDeadline(time.Now().Add(goodbye))
-	if s.toClient.Flush() != nil || closeWrite(s.client) != nil {
-		return
-	}
-	io.Copy(io.Discard, s.client)
-}
-
-// closeWrite tells the peer that nothing more comes.
-func closeWrite(conn net.Conn) error {
-	if c, ok := conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return nil
-}
-
-// A session is one client and its connection to the upstream. One goroutine forwards commands, the
-// other replies; neither waits for the other but when too much is in flight.
-type session struct {
-	*proxy
-	client, upstream net.Conn
-	log              *slog.Logger
-	calls            queue                  // in flight, from the one goroutine to the other
-	ended            atomic.Bool            // the client sends nothing more
-	fault            atomic.Pointer[[]byte] // the error for what it sent last, if that was no command
-
-	// The commands' side.
-	parser     *redisproto.Parser  // reads fromClient
-	toUpstream *bufio.Writer       // writes to publisher
-	batch      []call              // in toUpstream, not published yet
-	received   time.Duration       // since start: when the commands in parser were read
-	invented   map[string]*command // names that the upstream is not known to know
-	multi      bool                // there was a MULTI
-	uncounted  bool                // no telling which replies belong to which commands
-
-	replies
-}
-
-// maxInFlight bounds the commands of a client that are not answered yet. When so many are, the
-// proxy reads no more of them.
-const maxInFlight = 64 << 10
-
-// A call is one command in flight.
-type call struct {
-	*command
-	received time.Duration // since start, if calls are timed
-	args     string        // for the slow log
-	channels int           // of a SUBSCRIBE or the like, as given
-	last     bool          // from here on, replies cannot be told apart
-}
-
-// forward sends commands upstream, beginning with c, until the client has no more or the replies
-// have ended.
-func (s *session) forward(ctx context.Context, c *redisproto.Command) {
-	var err error
-	for err == nil {
-		if err = s.send(c); err == nil {
-			c, err = s.parser.ReadCommand()
-		}
-	}
-	var bad *redisproto.ProtocolError
-	switch {
-	case errors.As(err, &bad):
-		// The upstream is sent what is an error to it as well: its answer shows the place.
-		text := []byte("-" + bad.Error() + "\r\n")
-		s.fault.Store(&text)
-		s.push(call{command: garbage})
-		s.toUpstream.WriteString("*x\r\n")
-		if s.toUpstream.Flush() == nil {
-			io.Copy(io.Discard, s.client) // until it hangs up, or the answer is there
-		}
-	case ctx.Err() != nil:
-		if s.toUpstream.Flush() == nil && !s.uncounted {
-			s.calls.drained()
-		}
-	}
-	if s.toUpstream.Flush() == nil {
-		closeWrite(s.upstream) // which hangs up, also on a command that blocks, as on the client itself
-	}
-}
-
-var (
-	garbage   = &command{kind: malformed}
-	errAttack = errors.New("a browser was made to connect here")
-)
-
-// find returns the command of that name, in upper case.
-func (s *session) find(name []byte) *command {
-	if c := (*s.byName.Load())[string(name)]; c != nil {
-		return c
-	}
-	c := s.invented[string(name)]
-	if c == nil {
-		if len(name) > maxName || len(s.invented) == maxNew {
-			return s.other
-		}
-		if s.invented == nil {
-			s.invented = map[string]*command{}
-		}
-		c = newCommand(string(name))
-		s.invented[c.name] = c
-	}
-	return c
-}
-
-// send sends one command.
-func (s *session) send(c *redisproto.Command) error {
-	cmd, raw := s.find(c.Name()), c.Raw()
-	k := call{command: cmd, received: s.received}
-	if cmd.denied != nil {
-		s.denied.Add(1)
-		raw = cmd.denied
-	} else if cmd.kind != ordinary {
-		k.channels = c.ArgCount() - 1
-		switch {
-		case cmd.kind == attack:
-			s.log.Warn("possible cross-protocol attack", "command", cmd.name)
-			s.ended.Store(true)
-			return errAttack
-		case cmd.kind == multi:
-			s.multi = true
-		case s.uncountable(cmd.kind, c):
-			k.last = true
-		}
-	}
-	if s.slow > 0 && !cmd.blocking {
-		k.args = describe(cmd, c)
-	}
-	s.push(k)
-	_, err := s.toUpstream.Write(raw)
-	return err
-}
-
-// uncountable reports whether it cannot be known how many replies c has, or which ones follow. It
-// is no harm to say so once too often: replies pass all the same. But it must be said here, where
-// there is no knowing whether the upstream will accept c.
-func (s *session) uncountable(k kind, c *redisproto.Command) bool {
-	switch k {
-	case monitor:
-		return true
-	case client:
-		return bytes.EqualFold(c.Get(1), []byte("REPLY")) && (s.multi || !bytes.EqualFold(c.Get(2), []byte("ON")))
-	case subscribe, hello:
-		return s.multi // it may take effect only with EXEC
 	}
 	return false
 }
 
-// push adds a call to those in flight.
-func (s *session) push(k call) {
-	if s.uncounted {
-		s.add(k.command).calls.Add(1)
-		return
-	}
-	s.uncounted = k.last
-	s.batch = append(s.batch, k)
+// serverHello is what the upstream says of itself.
+type serverHello struct{ name, version string }
+
+// knowCommands returns the vocabulary once the upstream has told its commands. Without them it is not
+// known what may go to a shared link, or to which node.
+func (p *proxy) knowCommands() (*vocabulary, error) {
+	a := p.startLearning()
+	<-a.over
+	return p.vocabulary.Load(), a.err
 }
 
-// describe gives a command as it is logged.
-func describe(cmd *command, c *redisproto.Command) string {
-	const most = 128 // bytes
-	if cmd.secret {
-		return cmd.name + " (redacted)"
+// A learnAttempt is one attempt to learn the upstream's commands. All who need them meanwhile wait for
+// it, and share its result.
+type learnAttempt struct {
+	over chan struct{} // closed when err is set
+	err  error
+}
+
+// startLearning returns the attempt that goes on, or begins one.
+func (p *proxy) startLearning() *learnAttempt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.learning == nil {
+		a := &learnAttempt{over: make(chan struct{})}
+		p.learning = a
+		go func() {
+			if p.vocabulary.Load().table == nil {
+				a.err = p.learn(context.Background())
+			}
+			p.mu.Lock()
+			p.learning = nil
+			p.mu.Unlock()
+			close(a.over)
+		}()
 	}
-	b := make([]byte, 0, most)
-	for i := range c.ArgCount() {
-		arg := c.Get(i)
-		b = append(append(b, arg[:min(len(arg), most)]...), ' ')
-		if len(b) > most {
-			return string(b[:most]) + "..."
+	return p.learning
+}
+
+// learn asks the upstream for its commands and its version.
+func (p *proxy) learn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.connectTimeout+p.answerTimeout)
+	defer cancel()
+	addr := ""
+	if p.cluster != nil && p.cluster.current() == nil {
+		if err := p.cluster.update(ctx); err != nil {
+			return err
 		}
 	}
-	return strings.TrimSuffix(string(b), " ")
+	if p.cluster == nil {
+		addr = p.single.addr
+	} else if t := p.cluster.current(); t != nil && len(t.masters) > 0 {
+		addr = t.masters[rand.IntN(len(t.masters))].addr // any one, since one of them may have stopped
+	} else {
+		return errors.New("the cluster is not known yet")
+	}
+	conn, err := p.dialAddr(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(past) })()
+	commands := [][]string{{"HELLO", "2"}, {"COMMAND"}}
+	if p.upstreamPassword != "" {
+		commands = append([][]string{p.authCommand()}, commands...)
+	}
+	w := redisproto.NewWriter(conn)
+	for _, c := range commands {
+		if err := w.WriteBulkStrings(c); err != nil {
+			return err
+		}
+	}
+	parser := redisproto.NewReplyParser(conn)
+	for range len(commands) - 1 {
+		r, err := parser.ReadReply()
+		if err != nil {
+			return err
+		}
+		if r.Len() >= 4 && string(r.At(0).Bytes()) == "server" && string(r.At(2).Bytes()) == "version" {
+			p.hello.Store(&serverHello{string(r.At(1).Bytes()), string(r.At(3).Bytes())})
+		}
+	}
+	r, err := parser.ReadReply()
+	if err != nil {
+		return err
+	}
+	if r.Err() != nil {
+		return r.Err()
+	}
+	t, err := parseTable(r)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.vocabulary.Store(newVocabulary(t, p.rules, p.vocabulary.Load()))
+	p.mu.Unlock()
+	return nil
 }
 
-// fromClient reads for the parser, which does so when it holds no further whole command: the time to
-// send what was collected.
-type fromClient struct{ *session }
-
-func (s fromClient) Read(b []byte) (n int, err error) {
-	if err := s.toUpstream.Flush(); err != nil {
-		return 0, err
-	}
-	n, err = s.client.Read(b)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		s.ended.Store(true)
-	}
-	if s.timed {
-		s.received = time.Since(s.start)
-	}
-	return n, err
+// unblock has the upstream end the commands of s that wait for others, as CLIENT UNBLOCK does, until
+// the function that it returns is called. A link whose upstream refuses that is closed.
+func (s *session) unblock() (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		for failed := 0; ; {
+			s.mu.Lock()
+			owns, blocked := append([]*link(nil), s.owns...), s.blocked
+			s.mu.Unlock()
+			if blocked > 0 {
+				for _, l := range owns {
+					if s.unblockLink(l) != nil {
+						failed++
+					}
+				}
+			}
+			if failed > 3 {
+				for _, l := range owns {
+					l.close(errUnblocked)
+				}
+				return
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
 }
 
-// publisher writes to the upstream, and lets the other goroutine know first which calls that are.
-type publisher struct{ *session }
-
-func (s publisher) Write(b []byte) (int, error) {
-	if !s.calls.add(s.batch) {
-		return 0, net.ErrClosed
+// unblockLink ends what waits on l.
+func (s *session) unblockLink(l *link) error {
+	if _, err := strconv.Atoi(l.id); err != nil {
+		return err
 	}
-	s.batch = s.batch[:0]
-	return s.upstream.Write(b)
+	conn, err := s.dial(l.node)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	commands := [][]string{{"CLIENT", "UNBLOCK", l.id, "ERROR"}}
+	if s.upstreamPassword != "" {
+		commands = append([][]string{s.authCommand()}, commands...)
+	}
+	replies, err := handshake(conn, s.connectTimeout, commands...)
+	if err != nil {
+		return err
+	}
+	return replies[len(replies)-1].err
 }

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func TestMaxClients(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-maxclients", "2")...)
+		a, b := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		a.call("PING")
+		b.call("PING")
+		if got, want := dial(t, p.addr, nil).rest(), "-ERR max number of clients reached\r\n"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		a.Close()
+		eventually(t, "a client has a place again", func() bool { return p.clients.Load() == 1 })
+		if got := dial(t, p.addr, nil).call("PING"); got != "PONG" {
+			t.Errorf("got %q, want PONG", got)
+		}
+	})
+}
+
+func TestIdleClients(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-idle", "100ms")...)
+		subscribed, blocked := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		subscribed.send("SUBSCRIBE c")
+		subscribed.read()
+		blocked.send("BLPOP q 0")
+		silent, spoke := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		spoke.call("PING")
+		for _, c := range []*conn{silent, spoke} {
+			if got := c.rest(); got != "" {
+				t.Errorf("got %q, want the end", got)
+			}
+		}
+		other := dial(t, redis.addr, nil)
+		other.call("PUBLISH c hi")
+		other.call("RPUSH q x")
+		subscribed.want("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n")
+		blocked.want("*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+	})
+}
+
+func TestTLSHandshakeTimeout(t *testing.T) {
+	cert, key := writeCertificate(t)
+	p := startProxy(t, freeAddr(t), "-tls-cert", cert, "-tls-key", key, "-handshake", "50ms")
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if b, err := io.ReadAll(c); isTimeout(err) {
+		t.Errorf("got %q and %v, want the end", b, err)
+	}
+	eventually(t, "the client is gone", func() bool { return p.clients.Load() == 0 })
+}
+
+// openFiles counts the descriptors of this process.
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no /proc: ", err)
+	}
+	return len(entries)
+}
+
+// Clients that go away while the upstream does not answer leave nothing open.
+func TestClientsOfAStoppedUpstream(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-answer", "300ms", "-connect", "300ms")...)
+		dial(t, p.addr, nil).call("PING")
+		other := dial(t, redis.addr, nil)
+		pid := 0
+		for _, line := range strings.Split(other.call("INFO server"), "\r\n") {
+			fmt.Sscanf(line, "process_id:%d", &pid)
+		}
+		other.Close()
+		before := openFiles(t)
+		syscall.Kill(pid, syscall.SIGSTOP)
+		defer syscall.Kill(pid, syscall.SIGCONT)
+		for range 200 {
+			c, err := net.Dial("tcp", p.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(c, "PING\r\n")
+			c.Close()
+		}
+		eventually(t, "as few files are open as before", func() bool { return openFiles(t) <= before+2 })
+		// One that stays is told.
+		c := dial(t, p.addr, nil)
+		c.send("PING")
+		if got := c.read(); !strings.HasPrefix(got, "-ERR upstream did not answer in time") && !strings.HasPrefix(got, "-ERR upstream is away") {
+			t.Errorf("got %q", got)
+		}
+		syscall.Kill(pid, syscall.SIGCONT)
+		eventually(t, "the upstream is used again", func() bool { return dial(t, p.addr, nil).call("PING") == "PONG" })
+	})
+}
+
+// Commands that wait for others may do so for longer than the upstream has to answer.
+func TestAnswerTimeout(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-answer", "80ms")...)
+		blocked, slow, subscribed := dial(t, p.addr, nil), dial(t, p.addr, nil), dial(t, p.addr, nil)
+		subscribed.send("SUBSCRIBE c")
+		subscribed.read()
+		blocked.send("BLPOP q 0.6")
+		blocked.want("*-1\r\n")
+		slow.send("DEBUG SLEEP 0.6")
+		slow.want("-ERR upstream did not answer in time; the command may have been executed\r\n")
+		if got := dial(t, p.addr, nil).call("PUBLISH c hi"); got != "1" && len(flags) == 0 {
+			t.Errorf("PUBLISH: got %q, want 1", got)
+		}
+		subscribed.want("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n")
+	})
+}
+
+// A client of shared links that does not read is closed, and others do not notice.
+func TestSlowClientOfSharedLinks(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1", "-output", "200000")
+	c := dial(t, p.addr, nil)
+	c.call("SETRANGE k 9999 x")
+	before := heap()
+	slow := dial(t, p.addr, nil)
+	slow.SetDeadline(time.Now().Add(20 * time.Second))
+	requests := strings.Repeat("GET k\r\n", 100)
+	for err := error(nil); err == nil; { // until the proxy has closed it
+		_, err = io.WriteString(slow.Conn, requests)
+		if got := c.call("ECHO hi"); got != "hi" {
+			t.Fatalf("got %q", got)
+		}
+		if isTimeout(err) {
+			t.Fatal("the slow client is not closed")
+		}
+	}
+	if grown := int64(heap()) - int64(before); grown > 16<<20 {
+		t.Errorf("the proxy holds %d bytes", grown)
+	}
+	if got := p.closedSlow.Load(); got != 1 {
+		t.Errorf("%d slow clients are counted, want 1", got)
+	}
+}
+
+// When Redis closes a connection on purpose, the client sees the close, and no invented error.
+func TestKilledClient(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr)
+	c := dial(t, p.addr, nil)
+	id := c.call("CLIENT ID")
+	dial(t, redis.addr, nil).call("CLIENT KILL ID " + id)
+	if got := c.rest(); got != "" {
+		t.Errorf("got %q, want the end", got)
+	}
+	if log := p.log.String(); strings.Contains(log, "WARN") || strings.Contains(log, "ERROR") {
+		t.Errorf("the log blames somebody:\n%s", log)
+	}
+	// With calls in flight that may have run, it is told so.
+	c = dial(t, p.addr, nil)
+	id = c.call("CLIENT ID")
+	c.send("BLPOP q 0")
+	other := dial(t, redis.addr, nil)
+	other.untilInfo("blocked_clients:1")
+	other.call("CLIENT KILL ID " + id)
+	if got := c.rest(); got != "-ERR upstream "+closed+"\r\n" {
+		t.Errorf("got %q, want an error", got)
+	}
+}
+
+// Clients of shared links survive the loss of a link. What was sent is answered with an error, and
+// nothing is executed twice.
+func TestSharedLinkLost(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1")
+	admin := dial(t, redis.addr, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	var acknowledged, unsure atomic.Int64
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Add(1)
+		go func() {
+			defer clients.Done()
+			c := dial(t, p.addr, nil)
+			for ctx.Err() == nil {
+				c.send("INCR n", "INCR n", "INCR n", "INCR n")
+				for range 4 {
+					switch got := c.read(); {
+					case got[0] == ':':
+						acknowledged.Add(1)
+					case strings.Contains(got, "may have been executed"):
+						unsure.Add(1)
+					case !strings.Contains(got, "was not executed") && !strings.Contains(got, "is away"):
+						t.Errorf("got %q", got)
+						return
+					}
+				}
+			}
+		}()
+	}
+	for range 20 {
+		seen := acknowledged.Load()
+		eventually(t, "clients go on", func() bool { return acknowledged.Load() > seen+200 || t.Failed() })
+		admin.call("CLIENT KILL TYPE normal SKIPME yes")
+	}
+	cancel()
+	clients.Wait()
+	var n int64
+	fmt.Sscan(admin.call("GET n"), &n)
+	if acked, maybe := acknowledged.Load(), unsure.Load(); n < acked || n > acked+maybe || maybe == 0 {
+		t.Errorf("n is %d; %d were acknowledged, and %d perhaps executed", n, acked, maybe)
+	}
+}
+
+// Replies to one client never reach another one, whatever the upstream does.
+func TestHostileUpstream(t *testing.T) {
+	var answers atomic.Pointer[string]
+	upstream := fakeUpstream(t, func(conn net.Conn, command string) string {
+		if command == "ECHO" {
+			return *answers.Load()
+		}
+		return ""
+	})
+	for _, answer := range []string{"$5\r\nhello\r\n+extra\r\n", "garbage\r\n", "$-5\r\n", "*2\r\n+a\r\n", "+half"} {
+		answers.Store(&answer)
+		forEachMode(t, func(t *testing.T, flags []string) {
+			p := startProxy(t, upstream, append(flags, "-answer", "200ms")...)
+			a, b := dial(t, p.addr, nil), dial(t, p.addr, nil)
+			a.call("PING")
+			b.call("PING")
+			a.send("ECHO hello")
+			first, err := a.ReadReply()
+			if err == nil && !strings.HasPrefix(answer, "$5") && !first.IsError() {
+				t.Errorf("%q: got %q", answer, first.Raw())
+			}
+			for range 3 {
+				if got := b.call("PING"); got != "PONG" && !strings.Contains(got, "closed the connection") {
+					t.Errorf("%q: the other client got %q", answer, got)
+				}
+			}
+		})
+	}
+}
+
+// No goroutine, link or descriptor stays behind.
+func TestNothingStays(t *testing.T) {
+	redis := startRedis(t)
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	for _, m := range modes {
+		p := startProxy(t, redis.addr, m.flags...)
+		for range 20 {
+			c := dial(t, p.addr, nil)
+			c.send("SET k 1", "MULTI", "GET k", "EXEC", "BLPOP none 0.001", "SUBSCRIBE a", "GET k")
+			for range 6 {
+				c.read()
+			}
+			c.Close()
+		}
+		p.stop()
+		<-p.done
+	}
+	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
+	eventually(t, "all files are closed", func() bool { return openFiles(t) <= files+2 })
+}
+
+// Without a descriptor left, the upstream is not blamed, and its address is not told.
+func TestOutOfDescriptors(t *testing.T) {
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}, "no file descriptor left"},
+		{&net.OpError{Op: "dial", Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 6379}, Err: syscall.ECONNREFUSED}, "-ERR upstream is away\r\n"},
+		{&tls.CertificateVerificationError{Err: errors.New("10.0.0.1 is not secret.example")}, "-ERR upstream is away\r\n"},
+		{context.DeadlineExceeded, "no connection in time"},
+	} {
+		if got := awayText(row.err); !strings.Contains(got, row.want) || strings.Contains(got, "10.0.0.1") {
+			t.Errorf("%v: got %q, want %q", row.err, got, row.want)
+		}
+	}
+}

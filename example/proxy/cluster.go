@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secmask/go-redisproto"
+)
+
+const (
+	crossSlotName = "crossslot" // a stand-in's name, see rules.stand
+	crossSlotText = "-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+
+	notServed  = "-CLUSTERDOWN Hash slot not served\r\n"
+	beingMoved = "-ERR the slot is being moved, try again later\r\n"
+
+	maxRedirects = 5
+	tryAgainFor  = 5 * time.Second
+)
+
+// routeInCluster sends a command to the nodes of a cluster that it concerns.
+func (s *session) routeInCluster(v *vocabulary, cmd *command, c *redisproto.Command) error {
+	if s.routes == nil && !s.awaitRoutes() {
+		s.local(cmd, "-ERR upstream is away\r\n")
+		return nil
+	}
+	if s.txn.uncounted {
+		s.local(cmd, "-ERR only QUIT and RESET are possible while monitoring a node of a cluster\r\n")
+		return nil
+	}
+	if len(s.owns) > 0 && !s.said.resp3 && cmd.kind != subscribe {
+		if l := s.ownWith(stateSubscribed); l != nil {
+			return s.pass(l, v, cmd, c, "") // it refuses most
+		}
+	}
+	q, err := s.examine(v, cmd, c)
+	if err != nil {
+		s.local(cmd, "-ERR this command is larger than the proxy may hold, see -output\r\n")
+		return errQuit
+	}
+	switch {
+	case s.txn.pending || s.txn.open != nil || cmd.kind == multi || cmd.kind == watch || cmd.kind == endMulti:
+		return s.transact(q)
+	case cmd.kind == wait:
+		return s.waitForReplicas(v, cmd, q.c)
+	case q.info == nil || !q.info.fits(q.c.ArgCount()):
+		return s.sendTo(s.anyNode(), noSlot, v, cmd, q.c)
+	case q.slot == crossSlot:
+		return s.sendSplit(v, cmd, q.c, q.info, q.positions)
+	case q.slot >= 0:
+		return s.sendToSlot(q.slot, v, cmd, q.c)
+	}
+	return s.sendKeyless(v, cmd, q.c, q.info)
+}
+
+// awaitRoutes waits until it is known which node serves which slot. It reports false if that does not
+// become known in time.
+func (s *session) awaitRoutes() bool {
+	select {
+	case <-s.cluster.ready():
+		s.routes = s.cluster.current()
+		return true
+	case <-time.After(s.connectTimeout):
+		return false
+	}
+}
+
+// examine finds the keys of a command, and their slot. A command that is not whole is held if it cannot
+// be told without the rest of it.
+func (s *session) examine(v *vocabulary, cmd *command, c *redisproto.Command) (query, error) {
+	q := query{v: v, cmd: cmd, c: c, info: s.infoOf(v, cmd, c), slot: noSlot}
+	if q.info == nil || !q.info.fits(c.ArgCount()) {
+		return q, nil
+	}
+	if at := q.info.onlyKey; at > 0 && c.Get(at) != nil {
+		q.positions = append(s.scratch[:0], at)
+		q.slot = keySlot(c.Get(at))
+		return q, nil
+	}
+	var arrived bool
+	q.positions, arrived = q.info.keys(c, s.scratch)
+	if !c.Whole() && (!arrived || q.info.splits()) {
+		var err error
+		if q.c, err = s.hold(c); err != nil {
+			return q, err
+		}
+		q.positions, _ = q.info.keys(q.c, s.scratch)
+	}
+	s.scratch = q.positions[:0]
+	q.slot = slotOf(q.c, q.positions)
+	return q, nil
+}
+
+// sendToSlot sends a command to the node that serves a slot.
+func (s *session) sendToSlot(slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+	n := s.routes.node(slot)
+	if n == nil {
+		s.cluster.refresh("")
+		s.local(cmd, notServed)
+		return nil
+	}
+	return s.sendTo(n, slot, v, cmd, c)
+}
+
+// sendTo sends a command to a node, on the shared link or on one of the session's own.
+func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+	if cmd.info == nil || !cmd.info.has(flagReadonly) {
+		s.writes(n)
+	}
+	l := s.ownOn(n)
+	if l == nil && (s.said.setup != nil || s.needsOwn(cmd, c)) {
+		var err error
+		if l, err = s.takeOwn(n); err != nil {
+			return s.noOwn(cmd, err)
+		}
+	}
+	if l == nil {
+		s.share(n, slot, v, cmd, c)
+		return nil
+	}
+	if cmd.kind == client && s.leavesForever(cmd, c) {
+		return s.remember(l, v, cmd, c)
+	}
+	if s.leavesForever(cmd, c) {
+		l.set(stateForever, true)
+	}
+	waits := cmd.kind == subscribe || cmd.blocking && cmd.waits(c)
+	if err := s.pass(l, v, cmd, c, ""); err != nil || !waits {
+		return err
+	}
+	// What follows may concern another node, and must not overtake.
+	return s.await(0)
+}
+
+// writes notes that n was sent what may have changed something.
+func (s *session) writes(n *node) {
+	if !slices.Contains(s.writtenTo, n) {
+		s.writtenTo = append(s.writtenTo, n)
+	}
+}
+
+// remember sends what the connections of this client to all nodes are to remember, as CLIENT TRACKING.
+// From then on the session has links of its own to all nodes, which are told the same.
+func (s *session) remember(l *link, v *vocabulary, cmd *command, c *redisproto.Command) error {
+	var words []string
+	for i := range c.ArgCount() {
+		words = append(words, string(c.Get(i)))
+	}
+	k := s.begin(cmd, len(c.Raw()))
+	accepted := false
+	k.edit = func(raw []byte) []byte {
+		accepted = raw[0] == '+'
+		return raw
+	}
+	if !l.send(k, c.Raw()) {
+		return errOver
+	}
+	s.touchLink(l)
+	if err := s.await(0); err != nil || !accepted {
+		return err
+	}
+	s.said.setup = append(s.said.setup, words)
+	return nil
+}
+
+// sendSplit sends a command whose keys have several slots as one for each slot, if it is of that kind.
+func (s *session) sendSplit(v *vocabulary, cmd *command, c *redisproto.Command, info *commandInfo, positions []int) error {
+	var parts []part
+	if info.splits() {
+		if parts = info.split(c, positions); len(parts) == 0 {
+			s.local(cmd, "-ERR wrong number of arguments for '"+strings.ToLower(info.name)+"' command\r\n")
+			return nil
+		}
+		for _, p := range parts {
+			if n := s.routes.node(p.slot); n != nil {
+				s.writes(n)
+			}
+		}
+	}
+	if len(parts) == 0 {
+		s.local(cmd, crossSlotText)
+		return nil
+	}
+	return s.sendGathered(cmd, gather(info, parts), parts)
+}
+
+// sendGathered sends the first round of the parts of a command.
+func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
+	if s.said.setup != nil {
+		for _, n := range s.routes.masters {
+			if _, err := s.takeOwn(n); err != nil {
+				return s.noOwn(cmd, err)
+			}
+		}
+	}
+	whole := s.beginGather(cmd, g, len(parts))
+	if len(parts) == 0 {
+		whole.left = 1 // nobody is asked
+		s.beginPart(whole, 0).answer(nil, nil)
+		return nil
+	}
+	s.sendParts(whole, parts)
+	return nil
+}
+
+// sendParts sends the parts of a round, each to its node. It is called by the session's goroutine in the
+// first round, and by the reader of a link in others.
+func (s *session) sendParts(whole *call, parts []part) {
+	t := s.cluster.current()
+	var links []*link
+	for i, p := range parts {
+		k := s.beginPart(whole, i)
+		k.slot, k.raw = p.slot, append(k.raw, p.raw...)
+		n := p.node
+		if n == nil {
+			n = t.node(p.slot)
+		}
+		if n == nil {
+			k.answer(nil, []byte(notServed))
+			continue
+		}
+		l := s.ownOn(n)
+		if l == nil || !l.send(k, k.raw) {
+			l = s.giveTo(n, k)
+		}
+		if !slices.Contains(links, l) {
+			links = append(links, l)
+		}
+	}
+	for _, l := range links {
+		l.flush()
+	}
+	s.flush(nil)
+}
+
+// sendKeyless sends a command without keys: to all masters, or to one of them.
+func (s *session) sendKeyless(v *vocabulary, cmd *command, c *redisproto.Command, info *commandInfo) error {
+	switch {
+	case cmd.kind == cursor:
+		return s.scan(v, cmd, c)
+	case cmd.name == "RANDOMKEY":
+		g, parts := newRandomKey(s.routes)
+		return s.sendRounds(cmd, g, parts)
+	case cmd.name == "SUNSUBSCRIBE":
+		return s.unsubscribeShards(v, cmd, c)
+	case cmd.kind == subscribe && s.ownWith(stateChannels) != nil:
+		return s.sendTo(s.ownWith(stateChannels).node, noSlot, v, cmd, c)
+	case cmd.kind == subscribe:
+		return s.subscribe(v, cmd, c)
+	case info.has(flagPubsub):
+		return s.sendTo(s.pubsubNode(s.routes), noSlot, v, cmd, c)
+	case cmd.name == "INFO":
+		s.share(s.anyNode(), noSlot, v, cmd, c)
+		s.editLast(asStandalone)
+		return nil
+	case s.concernsAll(cmd, info):
+		for _, n := range s.routes.masters {
+			s.writes(n)
+		}
+		parts := broadcast(s.routes, c.Raw())
+		return s.sendGathered(cmd, gather(info, parts), parts)
+	}
+	return s.sendTo(s.anyNode(), noSlot, v, cmd, c)
+}
+
+// unsubscribeShards sends SUNSUBSCRIBE without channels to all nodes where there are subscriptions.
+func (s *session) unsubscribeShards(v *vocabulary, cmd *command, c *redisproto.Command) error {
+	var links []*link
+	for _, l := range s.owns {
+		if l.state.Load()&stateShards != 0 {
+			links = append(links, l)
+		}
+	}
+	if len(links) == 0 {
+		return s.sendTo(s.anyNode(), noSlot, v, cmd, c)
+	}
+	for _, l := range links {
+		if err := s.pass(l, v, cmd, c, ""); err != nil {
+			return err
+		}
+	}
+	return s.await(0)
+}
+
+// concernsAll reports whether a command without keys goes to all masters. PING is answered by any of
+// them, and so is what has no rule for making one reply of several.
+func (s *session) concernsAll(cmd *command, info *commandInfo) bool {
+	return (info.request == allShards || info.request == allNodes) && info.response != specialResponse && cmd.name != "PING"
+}
+
+// scan sends one step of SCAN.
+func (s *session) scan(v *vocabulary, cmd *command, c *redisproto.Command) error {
+	step, parts, text := s.scanner.begin(c)
+	if text != "" {
+		s.local(cmd, text)
+		return nil
+	}
+	return s.sendRounds(cmd, step, parts)
+}
+
+// sendRounds sends the parts of a command which may take several rounds, and waits until it is
+// answered: what follows must not be executed between two rounds.
+func (s *session) sendRounds(cmd *command, g gatherer, parts []part) error {
+	if err := s.sendGathered(cmd, g, parts); err != nil {
+		return err
+	}
+	return s.await(0)
+}
+
+// anyNode returns a master, the same one for all that this session sends.
+func (s *session) anyNode() *node {
+	t := s.routes
+	return t.masters[s.id%int64(len(t.masters))]
+}
+
+// subscribe sends a subscription to the node of all of them. If that is lost, another one takes over.
+func (s *session) subscribe(v *vocabulary, cmd *command, c *redisproto.Command) error {
+	n := s.pubsubNode(s.routes)
+	for range s.routes.masters {
+		if _, err := s.takeOwn(n); err == nil || err == errOver {
+			break
+		}
+		n = s.pubsubNode(s.routes) // n is known to be away now
+	}
+	return s.sendTo(n, noSlot, v, cmd, c)
+}
+
+// pubsubNode returns the master that all subscriptions and messages go to, so that the number that
+// PUBLISH replies is right: a node counts only its own subscribers.
+func (p *proxy) pubsubNode(t *topology) *node {
+	if n := p.pubsub.Load(); n != nil && slices.Contains(t.masters, n) && !n.links.isAway() {
+		return n
+	}
+	for _, n := range t.masters {
+		if !n.links.isAway() {
+			p.pubsub.Store(n)
+			return n
+		}
+	}
+	return t.masters[0]
+}
+
+// editLast has the reply to the call that was begun last changed before the client gets it.
+func (s *session) editLast(edit func([]byte) []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tail.edit = edit
+}
+
+// asStandalone changes the reply to INFO: to its clients, the proxy is one Redis.
+func asStandalone(raw []byte) []byte {
+	r, ok := parseRaw(raw)
+	if !ok || r.Err() != nil {
+		return raw
+	}
+	text := bytes.Replace(r.Bytes(), []byte("redis_mode:cluster"), []byte("redis_mode:standalone"), 1)
+	text = bytes.Replace(text, []byte("cluster_enabled:1"), []byte("cluster_enabled:0"), 1)
+	if r.Kind() == redisproto.VerbatimString {
+		return append(append(append(appendHeader(nil, '=', len(text)+4), "txt:"...), text...), "\r\n"...)
+	}
+	return appendBulk(nil, text)
+}

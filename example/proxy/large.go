@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// Commands and replies that are larger than this are not held, but passed on while they arrive.
+const maxWhole = 64 << 10
+
+// On a link of its session's own, a large reply goes straight from the node to the client, at the pace of
+// the slower one. On a shared link it must not keep others waiting for a slow client. If the command
+// only reads, the reply is dropped, and the command is sent again on a link of the session's own.
+// Otherwise the client gets some time to take it.
+
+// stall is how long a shared link waits in all for a client to take one reply that cannot be had again.
+const stall = 2 * time.Second
+
+var errTooSlow = errors.New("the client does not take a large reply in time")
+
+// takeLarge takes a reply on a link of a session's own that is not whole yet.
+func (l *link) takeLarge(s *session, r reply) error {
+	kind := r.Kind()
+	var c *call
+	if !l.isFree() {
+		if c = l.head(); c != nil && c.last {
+			l.next++
+			l.free.Store(true)
+			c = nil
+		}
+	}
+	message := kind == redisproto.Push || kind == redisproto.Array && !l.speaks3 && l.subs != [3]int{}
+	if l.isFree() || message {
+		c = nil
+	}
+	if c != nil && (c.session == nil || c.whole != nil) {
+		return l.takeLargePart(c, r)
+	}
+	if err := s.passLarge(l, c, r); err != nil || c == nil {
+		return err
+	}
+	l.left = 0
+	l.note(c, r, kind)
+	l.answered(c, r, nil)
+	return nil
+}
+
+// passLarge passes a reply on when it is its call's turn, behind what was put there before.
+func (s *session) passLarge(l *link, c *call, r reply) error {
+	if c != nil && c.silent {
+		return nil // the next read of the link skips it
+	}
+	if err := l.settle(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.queued++
+	for !s.over && (s.writing || c != nil && c != s.head) {
+		s.changed.Wait()
+	}
+	s.queued--
+	for s.out != nil && !s.over {
+		s.mu.Unlock()
+		if err := s.flush(l); err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
+	if s.over {
+		s.mu.Unlock()
+		return errOver
+	}
+	s.writing = true
+	s.mu.Unlock()
+	_, err := r.WriteTo(s.conn)
+	s.mu.Lock()
+	s.wrote(err)
+	s.mu.Unlock()
+	return err
+}
+
+// takeLargeShared takes a reply on a shared link that is not whole yet.
+func (l *link) takeLargeShared(c *call, r reply) error {
+	s := c.session
+	if s == nil {
+		return nil
+	}
+	if c.whole == nil && s.onlyReads(c) {
+		l.next++
+		s.large.Store(largeFor)
+		c.own = true
+		c.wait()
+		l.proxy.sendAgain(c, l.node) // and the next read of this link skips the reply
+		return nil
+	}
+	if c.whole != nil {
+		return l.takeLargePart(c, r)
+	}
+	if _, err := r.WriteTo(&patience{s: s, c: c}); err != nil {
+		return err // the link's: a patience takes everything
+	}
+	l.answered(c, r, nil)
+	return nil
+}
+
+// takeLargePart takes a reply that is to be put together with others, so that it must be held.
+func (l *link) takeLargePart(c *call, r reply) error {
+	held := &bounded{most: l.proxy.maxOutput, drop: true}
+	if _, err := r.WriteTo(held); err != nil {
+		return err
+	}
+	raw := held.Bytes()
+	if held.over {
+		raw = []byte("-ERR a reply of a node is larger than the proxy may hold, see -output\r\n")
+	}
+	l.answered(c, r, raw)
+	return nil
+}
+
+// largeFor is for how many commands a session uses links of its own after it got a large reply.
+const largeFor = 64
+
+// onlyReads reports whether c, and all that its session has in flight behind it, only reads, so that c
+// can be sent again behind the others without any difference.
+func (s *session) onlyReads(c *call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ; c != nil; c = c.next {
+		if info := c.cmd.info; c.raw == nil || info == nil || !info.has(flagReadonly) {
+			return false
+		}
+	}
+	return true
+}
+
+// wait has the session send nothing more until c is answered.
+func (c *call) wait() {
+	if !c.moved {
+		c.moved = true
+		c.session.moved.Add(1)
+	}
+}
+
+// A patience passes a large reply from a shared link to one client, for which it waits a while. It
+// takes everything that is written to it, so that the link can go on.
+type patience struct {
+	s      *session
+	c      *call
+	waited time.Duration
+	gaveUp bool
+}
+
+func (p *patience) Write(b []byte) (int, error) {
+	if !p.gaveUp {
+		p.gaveUp = !p.pass(b)
+	}
+	return len(b), nil
+}
+
+// pass puts b among what goes to the client, once that has taken what was put there before. It
+// reports false if the client is closed.
+func (p *patience) pass(b []byte) bool {
+	s := p.s
+	s.mu.Lock()
+	over := s.over
+	if !over {
+		p.c.put(b)
+	}
+	s.mu.Unlock()
+	s.flush(nil)
+	for begun := time.Now(); !over; {
+		s.mu.Lock()
+		over = s.over
+		waiting := s.held
+		if s.out != nil {
+			waiting += len(*s.out)
+		}
+		s.mu.Unlock()
+		if waiting < s.maxOutput/2 {
+			return true
+		}
+		if p.waited+time.Since(begun) > stall {
+			s.log.Warn("client closed", "err", errTooSlow)
+			s.closedSlow.Add(1)
+			s.end()
+			return false
+		}
+		time.Sleep(time.Millisecond)
+		p.waited += time.Since(begun)
+		begun = time.Now()
+	}
+	return false
+}
+
+// passLargeCommand sends a command that is not whole yet on a link of the session's own. k is nil if
+// its reply cannot be told apart.
+func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) error {
+	// All that was given to links before is sent now: while c is passed on, its reader must have none of
+	// that to flush.
+	s.touchLink(l)
+	if err := s.flushLinks(); err != nil {
+		return errOver
+	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	l.mu.Lock()
+	lost := l.err
+	if k != nil && lost == nil {
+		l.sent = append(l.sent, k)
+	}
+	l.mu.Unlock()
+	if lost != nil {
+		return errOver
+	}
+	n, err := c.WriteTo(l.conn)
+	s.bytesUp.Add(n)
+	if err != nil {
+		l.conn.Close() // it has received a part of a command
+	}
+	return err
+}
+
+// hold returns a command that was not whole once it is, for one that must be looked at as a whole. It
+// is valid until the parser's next read.
+func (s *session) hold(c *redisproto.Command) (*redisproto.Command, error) {
+	w := &bounded{most: s.maxOutput}
+	if _, err := c.WriteTo(w); err != nil {
+		return nil, err
+	}
+	var parser redisproto.Parser
+	parser.SetLimits(redisproto.Limits{Bulk: w.most, Total: w.most})
+	whole, _, err := parser.Parse(w.Bytes())
+	if whole == nil && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return whole, err
+}
+
+var errTooLarge = errors.New("a command is larger than the proxy may hold")
+
+// bounded is a buffer of at most so many bytes.
+type bounded struct {
+	bytes.Buffer
+	most int
+	drop bool // what is too much is dropped, and is no error
+	over bool // there was too much
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.over = b.over || b.Len()+len(p) > b.most; b.over {
+		if b.Reset(); b.drop {
+			return len(p), nil
+		}
+		return 0, errTooLarge
+	}
+	return b.Buffer.Write(p)
+}

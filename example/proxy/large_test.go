@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Values of any size pass, in each direction, beside what comes before and after them.
+func TestLargeValues(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		c := dial(t, startProxy(t, redis.addr, flags...).addr, nil)
+		for _, size := range []int{maxWhole - 40, maxWhole, maxWhole + 1, 1 << 20, 8 << 20} {
+			big := bytes.Repeat([]byte("0123456789abcd\r\n"), size/16+1)[:size]
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				c.WriteCommand("ECHO", "hey")
+				c.WriteCommand("SET", "k", big)
+				c.send("GET k", "STRLEN k", "ECHO hi", "MULTI", "GET k", "STRLEN k", "EXEC", "GETDEL k", "ECHO ho")
+			}()
+			whole := fmt.Sprintf("$%d\r\n%s\r\n", size, big)
+			c.want("$3\r\nhey\r\n", "+OK\r\n")
+			for _, want := range []string{whole, fmt.Sprintf(":%d\r\n", size), "$2\r\nhi\r\n", "+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n",
+				fmt.Sprintf("*2\r\n%s:%d\r\n", whole, size), whole, "$2\r\nho\r\n"} {
+				if got := c.read(); got != want {
+					t.Fatalf("%d bytes: got %.40q and more, %d bytes, want %.40q, %d bytes", size, got, len(got), want, len(want))
+				}
+			}
+			<-sent
+		}
+		// A large message, and a large command that is an error.
+		sub := dial(t, c.Conn.RemoteAddr().String(), nil)
+		sub.send("SUBSCRIBE c")
+		sub.read()
+		big := strings.Repeat("x", 1<<20)
+		c.send("PUBLISH c "+big, "GET "+big+" "+big, "NOSUCH "+big, "PING")
+		c.want(":1\r\n", "-ERR wrong number of arguments for 'get' command\r\n")
+		if got := c.read(); !strings.HasPrefix(got, "-ERR unknown command 'NOSUCH', with args beginning with: 'xxx") {
+			t.Errorf("got %.60q", got)
+		}
+		c.want("+PONG\r\n")
+		sub.send("PING")
+		sub.want(fmt.Sprintf("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$%d\r\n%s\r\n", len(big), big), "*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+	})
+}
+
+// A large value begins to arrive before its end has been sent, and is not held.
+func TestLargeValuesAreNotHeld(t *testing.T) {
+	const size, most = 64 << 20, 24 << 20 // bytes
+	redis := startRedis(t)
+	c := dial(t, redis.addr, nil)
+	c.call(fmt.Sprintf("SETRANGE big %d x", size-1))
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, flags...)
+		before := heap()
+		var conns []*conn
+		for range 3 { // clients that do not read
+			c := dial(t, p.addr, nil)
+			c.send("GET big")
+			conns = append(conns, c)
+		}
+		for _, c := range conns { // the reply has begun
+			var b [1]byte
+			if _, err := io.ReadFull(c.Conn, b[:]); err != nil || b[0] != '$' {
+				t.Fatalf("got %q and %v", b, err)
+			}
+		}
+		c := dial(t, p.addr, nil) // one that sends slowly
+		fmt.Fprintf(c.Conn, "*3\r\n$3\r\nSET\r\n$5\r\nother\r\n$%d\r\n", size)
+		block := make([]byte, 1<<20)
+		for range size >> 20 {
+			c.Conn.Write(block)
+		}
+		if grown := int64(heap()) - int64(before); grown > most {
+			t.Errorf("the proxy holds %d bytes, want %d at most", grown, most)
+		}
+		io.WriteString(c.Conn, "\r\n")
+		c.want("+OK\r\n")
+		for _, c := range conns {
+			if n, err := io.CopyN(io.Discard, c.Conn, size); n != size || err != nil {
+				t.Errorf("got %d bytes and %v, want %d", n, err, size)
+			}
+		}
+	})
+}
+
+// A client that does not take a large reply keeps no other client of the shared link waiting for long,
+// and is closed if the reply cannot be had again.
+func TestLargeRepliesOnSharedLinks(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1", "-output", "1000000")
+	c := dial(t, p.addr, nil)
+	c.call(fmt.Sprintf("SETRANGE big %d x", 32<<20))
+	slow := dial(t, p.addr, nil)
+	slow.send("GETDEL big")
+	for range 100 {
+		if got := c.call("ECHO hi"); got != "hi" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if b, _ := io.ReadAll(slow.Conn); len(b) > 32<<20 {
+		t.Errorf("the slow client got all %d bytes", len(b))
+	}
+	if !strings.Contains(p.log.String(), "client closed") {
+		t.Errorf("nothing is logged:\n%s", &p.log)
+	}
+}
+
+// The beginning of a reply reaches the client although its end is not there.
+func TestFirstByte(t *testing.T) {
+	release := make(chan struct{})
+	upstream := fakeUpstream(t, func(conn net.Conn, command string) string {
+		if command != "GET" {
+			return ""
+		}
+		io.WriteString(conn, "$1000000\r\n"+strings.Repeat("x", 500000))
+		<-release
+		return strings.Repeat("x", 500000) + "\r\n"
+	})
+	p := startProxy(t, upstream)
+	c := dial(t, p.addr, nil)
+	c.send("GET k")
+	if _, err := io.CopyN(io.Discard, c.Conn, 300000); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if n, err := io.CopyN(io.Discard, c.Conn, 10+1000000+2-300000); err != nil {
+		t.Errorf("got %d bytes more, and %v", n, err)
+	}
+}
+
+// fakeUpstream is a server that answers as a function says. For "" it answers as a Redis does to what the
+// proxy itself asks, and +OK else.
+func fakeUpstream(t testing.TB, answer func(conn net.Conn, command string) string) (addr string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var conns []net.Conn
+	t.Cleanup(func() {
+		listener.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+			go serveFake(conn, answer)
+		}
+	}()
+	return listener.Addr().String()
+}

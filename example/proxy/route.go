@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// route sends a command of a session that shares links, or answers it.
+func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refused string) error {
+	if err := s.keepOrder(); err != nil {
+		return err
+	}
+	s.returnLinks()
+	if s.said.skip {
+		s.said.skip = false
+		s.setSilent(true)
+		defer s.setSilent(false)
+	}
+	if refused != "" && !s.txn.uncounted {
+		return s.refuse(v, cmd, c, refused)
+	}
+	if !s.said.user && cmd.kind != auth && cmd.kind != hello && cmd.name != "QUIT" && cmd.kind != reset {
+		s.local(cmd, "-NOAUTH Authentication required.\r\n")
+		return nil
+	}
+	if s.txn.uncounted && s.cluster == nil && (cmd.kind != auth && cmd.kind != hello || s.password == "") {
+		return s.pass(s.passing(), v, cmd, c, refused)
+	}
+	if answered, err := s.answerLocally(v, cmd, c); answered {
+		return err
+	}
+	if s.cluster != nil {
+		return s.routeInCluster(v, cmd, c)
+	}
+	if cmd.kind == wait {
+		return s.waitForReplicas(v, cmd, c)
+	}
+	l := s.ownOn(s.single)
+	if l == nil && s.needsOwn(cmd, c) {
+		var err error
+		if l, err = s.takeOwn(s.single); err != nil {
+			return s.noOwn(cmd, err)
+		}
+	}
+	if l == nil {
+		s.share(s.single, noSlot, v, cmd, c)
+		return nil
+	}
+	if s.leavesForever(cmd, c) {
+		l.set(stateForever, true)
+	}
+	return s.pass(l, v, cmd, c, "")
+}
+
+// keepOrder waits until nothing is in flight if what is sent now could overtake it: after a redirect,
+// or when slots may have other nodes than before.
+func (s *session) keepOrder() error {
+	var routes *topology
+	if s.cluster != nil {
+		routes = s.cluster.current()
+	}
+	if s.moved.Load() > 0 || routes != s.routes {
+		if err := s.await(0); err != nil {
+			return err
+		}
+		if s.cluster != nil {
+			routes = s.cluster.current()
+		}
+	}
+	s.routes = routes
+	return nil
+}
+
+// refuse answers a command that is refused. In a transaction, it is aborted by that.
+func (s *session) refuse(v *vocabulary, cmd *command, c *redisproto.Command, refused string) error {
+	if len(s.owns) > 0 {
+		if err := s.await(0); err != nil {
+			return err
+		}
+		if l := s.ownWith(stateMulti | stateForever); l != nil {
+			return s.pass(l, v, cmd, c, refused)
+		}
+	}
+	s.txn.aborted = true
+	s.local(cmd, refusalText(refused))
+	return nil
+}
+
+// isSmall reports whether a command may go to a shared link. A larger one would keep others waiting, and
+// would have to be held to be sent again.
+func isSmall(c *redisproto.Command) bool { return c.Whole() && len(c.Raw()) <= maxWhole }
+
+// needsOwn reports whether c must not go to a shared link: because it leaves something behind there,
+// waits for others, or is large.
+func (s *session) needsOwn(cmd *command, c *redisproto.Command) bool {
+	switch cmd.kind {
+	case subscribe, multi, monitor, selectDB, quit:
+		return true
+	case watch:
+		return cmd.name == "WATCH"
+	}
+	if n := s.large.Load(); n > 0 && cmd.info != nil && cmd.info.has(flagReadonly) {
+		s.large.Store(n - 1)
+		return true
+	}
+	return s.leavesForever(cmd, c) || cmd.blocking && cmd.waits(c) || !isSmall(c)
+}
+
+// leavesForever reports whether it is not known how a link becomes fit for other sessions again after
+// c.
+func (s *session) leavesForever(cmd *command, c *redisproto.Command) bool {
+	switch {
+	case cmd.kind == client:
+		return leavesBehind[string(bytes.ToUpper(short(c.Get(1))))]
+	case cmd.name == "SCRIPT":
+		return bytes.EqualFold(c.Get(1), []byte("DEBUG"))
+	}
+	return cmd.sticky || cmd.kind == selectDB || cmd.kind == monitor
+}
+
+// leavesBehind are the subcommands of CLIENT that a connection remembers, but for those that the proxy
+// answers.
+var leavesBehind = map[string]bool{"TRACKING": true, "CACHING": true, "NO-EVICT": true, "NO-TOUCH": true}
+
+// short returns b if it can be a name, and nothing if it is too long for that.
+func short(b []byte) []byte {
+	if len(b) > maxCommandName {
+		return nil
+	}
+	return b
+}
+
+// share gives a command to the link to n that the session shares with others.
+func (s *session) share(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) {
+	raw := c.Raw()
+	k := s.begin(cmd, len(raw))
+	k.slot = slot
+	k.raw = append(k.raw, raw...)
+	s.observe(v, k, c)
+	s.touchLink(s.giveTo(n, k))
+}
+
+// giveTo gives a call to a shared link to n.
+func (s *session) giveTo(n *node, k *call) *link {
+	k.node = n
+	for {
+		l := s.sharedLink(n, s)
+		if l.send(k, k.raw) {
+			return l
+		}
+		n.links.forget(l)
+	}
+}
+
+// ownOn returns the session's own link to n, or nil.
+func (s *session) ownOn(n *node) *link {
+	if len(s.owns) == 0 { // only this goroutine adds the first one
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.owns {
+		if l.node == n {
+			return l
+		}
+	}
+	return nil
+}
+
+// ownWith returns an own link on which one of these states is left, or nil.
+func (s *session) ownWith(states uint32) *link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.owns {
+		if l.state.Load()&states != 0 {
+			return l
+		}
+	}
+	return nil
+}
+
+// takeOwn takes a link of the session's own to n, once all that was sent on others is answered, so that
+// nothing is overtaken.
+func (s *session) takeOwn(n *node) (*link, error) {
+	if l := s.ownOn(n); l != nil {
+		return l, nil
+	}
+	if err := s.await(0); err != nil {
+		return nil, err
+	}
+	l, err := s.openOwn(n, s)
+	if err != nil {
+		return nil, err
+	}
+	s.addOwn(l)
+	return l, nil
+}
+
+func (s *session) addOwn(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owns = append(s.owns, l)
+	if s.over { // and has given up its links already
+		l.close(errOver)
+	}
+}
+
+// noOwn answers a command for which there is no link of the session's own. If the command would have
+// left something behind, the session ends: what follows must not be executed without it.
+func (s *session) noOwn(cmd *command, err error) error {
+	if err == errOver {
+		return err
+	}
+	s.local(cmd, awayText(err))
+	if cmd.kind == ordinary && !cmd.sticky {
+		return nil
+	}
+	return errQuit
+}
+
+// returnLinks gives back the session's own links if nothing is in flight, and nothing stays behind on
+// them.
+func (s *session) returnLinks() {
+	if len(s.owns) == 0 {
+		return
+	}
+	s.mu.Lock()
+	if s.flying > 0 || s.said.setup != nil {
+		s.mu.Unlock()
+		return
+	}
+	var clean []*link
+	kept := s.owns[:0]
+	for _, l := range s.owns {
+		if l.state.Load() == 0 {
+			clean = append(clean, l)
+		} else {
+			kept = append(kept, l)
+		}
+	}
+	clear(s.owns[len(kept):])
+	s.owns = kept
+	s.mu.Unlock()
+	for _, l := range clean {
+		l.node.links.giveBack(l)
+	}
+	if len(kept) == 0 && !s.txn.pending {
+		s.txn = transaction{}
+	}
+}
+
+// waitForReplicas sends WAIT, behind a PING, to each node that the session has written to: a node waits
+// for what the last command of that connection has seen, and a new connection has seen nothing.
+func (s *session) waitForReplicas(v *vocabulary, cmd *command, c *redisproto.Command) error {
+	if err := s.await(0); err != nil {
+		return err
+	}
+	if l := s.ownWith(stateMulti | stateForever); l != nil {
+		return s.pass(l, v, cmd, c, "")
+	}
+	written := len(s.writtenTo)
+	s.writtenTo = slices.DeleteFunc(s.writtenTo, s.isReplaced)
+	if len(s.writtenTo) < written { // nobody can confirm any more what was written there
+		s.local(cmd, ":0\r\n")
+		return nil
+	}
+	nodes := s.writtenTo
+	if s.cluster == nil {
+		nodes = []*node{s.single}
+	}
+	if len(nodes) == 0 {
+		nodes = []*node{s.anyNode()}
+	}
+	var links []*link
+	for _, n := range nodes {
+		l, err := s.takeOwn(n)
+		if err != nil {
+			return s.noOwn(cmd, err)
+		}
+		links = append(links, l)
+	}
+	parts := make([]part, len(links))
+	var g gatherer = &firstReply{}
+	if len(parts) > 1 {
+		g = gather(s.infoOf(v, cmd, c), parts)
+	}
+	whole := s.beginGather(cmd, g, len(parts))
+	for i, l := range links {
+		k := s.beginPart(whole, i)
+		s.blocks(k, cmd, c)
+		l.send(dropped, []byte("*1\r\n$4\r\nPING\r\n"))
+		if !l.send(k, c.Raw()) {
+			return errOver
+		}
+		s.touchLink(l)
+	}
+	return nil
+}
+
+// infoOf is what the upstream says of c, or of its subcommand.
+func (s *session) infoOf(v *vocabulary, cmd *command, c *redisproto.Command) *commandInfo {
+	if cmd.info == nil || cmd.info.subs == nil {
+		return cmd.info
+	}
+	return v.table.lookup(c)
+}
+
+// firstReply is the gatherer of a single part.
+type firstReply struct{ raw []byte }
+
+func (f *firstReply) add(_ int, raw []byte)    { f.raw = append(f.raw, raw...) }
+func (f *firstReply) next() []part             { return nil }
+func (f *firstReply) append(dst []byte) []byte { return append(dst, f.raw...) }

@@ -1,0 +1,344 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/secmask/go-redisproto"
+)
+
+const (
+	chunk      = 16 << 10        // bytes that are collected before they are written
+	goodbye    = time.Second     // for a client to read the last replies and close
+	replyGrace = 5 * time.Second // for the replies that are due to a client which sends nothing more
+)
+
+// A session is one client. Its goroutine reads commands and gives each to a link; the readers of the
+// links bring the replies, which are written in the order of the commands.
+type session struct {
+	*proxy
+	id     int64
+	conn   net.Conn
+	raw    rawWriter // writes to conn without waiting, where that is possible
+	log    *slog.Logger
+	active atomic.Int64 // nanoseconds since the proxy's start: when the client sent something last
+
+	// The session's goroutine alone uses these.
+	in        input
+	parser    *redisproto.Parser
+	received  time.Duration // since start: when the commands in parser were read
+	batch     int           // bytes given to own links since one was flushed
+	touched   []*link       // links that were given calls which are not flushed yet
+	said      said
+	txn       transaction
+	scratch   []int
+	crowded   bool      // so much is in flight that no more is to be added
+	writtenTo []*node   // those that were sent what may have changed something
+	routes    *topology // by which the calls in flight were routed
+
+	moved atomic.Int32 // calls in flight that were redirected
+	large atomic.Int32 // for how many commands links of the session's own are used, see largeFor
+
+	mu           sync.Mutex
+	changed      sync.Cond // a wait of await, or of flush, is over
+	head         *call     // the calls in flight in the order of the commands
+	tail         *call
+	free         *call         // calls to be used again
+	flying       int           // calls in flight
+	bytes        int           // of their commands
+	blocked      int           // calls among them that may wait for others
+	blockedUntil time.Duration // since start: when they have waited for as long as they want to
+	silent       bool          // the client wants no reply to what it sends: CLIENT REPLY
+	awaiting     bool          // await waits until no more than enough calls are in flight
+	enough       int
+	reading      bool        // await reads meanwhile
+	out          *[]byte     // replies for the client, in order
+	held         int         // bytes of replies that wait for their turn
+	queued       int         // links that wait with a large reply for its turn
+	dirty        bool        // a link is going to flush out
+	writing      bool        // somebody writes to the client
+	owns         []*link     // links of the session's own
+	resent       []resending // what resend is sending again on them
+	over         bool        // the connection is not to be used any more
+	draining     bool        // the proxy stops: nothing more is read
+}
+
+// A transaction is what a session has sent of one.
+type transaction struct {
+	begun     bool // there was a MULTI on the session's own link
+	uncounted bool // no telling which replies belong to which commands
+
+	// In a cluster, the first key says which node the transaction is on.
+	pending bool     // there was a MULTI, and no key yet
+	aborted bool     // a command was refused; EXEC is to fail
+	doomed  bool     // likewise, and a node knows of it
+	held    [][]byte // what was queued while it was pending
+	bytes   int      // of that
+	open    *link    // where the MULTI was sent
+	watched *link    // where a key is watched
+	slot    int      // of its keys, and of those watched
+}
+
+// What a client has said of its connection, in place of the shared one, which must not remember it.
+type said struct {
+	resp3    bool
+	name     string
+	lib, ver string
+	user     bool       // it has authenticated, or need not
+	setup    [][]string // commands that a link of its own is told when it is taken: CLIENT TRACKING and the like
+	skip     bool       // CLIENT REPLY SKIP: the next command is not answered
+}
+
+func newSession(p *proxy, conn net.Conn) *session {
+	s := &session{proxy: p, conn: conn, id: p.lastID.Add(1)}
+	s.log = p.log.With("client", conn.RemoteAddr().String())
+	s.changed.L = &s.mu
+	s.in.s = s
+	s.raw = newRawWriter(conn)
+	s.parser = redisproto.NewParser(&s.in)
+	s.holdToLimits(false) // until greet knows better
+	return s
+}
+
+// run serves the client until one of the two ends the connection.
+func (s *session) run() {
+	defer s.release()
+	if err := s.greet(); err != nil {
+		return
+	}
+	var err error
+	for err == nil {
+		var c *redisproto.Command
+		if c, err = s.parser.ReadCommand(); err == nil {
+			err = s.command(c)
+		}
+	}
+	s.finish(err)
+	s.hangUp()
+}
+
+// greet waits for the client's first bytes, so that a connection that says nothing costs the upstream
+// nothing, and finds out whether the client must authenticate before it can do anything else.
+func (s *session) greet() error {
+	s.in.readAhead()
+	if s.in.err != nil {
+		return s.in.err
+	}
+	demanded := s.password != ""
+	if !s.sharing {
+		l, err := s.openOwn(s.single, s)
+		if err != nil {
+			s.refuseAll(err)
+			return err
+		}
+		s.mu.Lock()
+		s.owns = []*link{l}
+		s.mu.Unlock()
+		demanded = l.demands
+	}
+	s.said.user = !demanded
+	s.holdToLimits(demanded)
+	return nil
+}
+
+// holdToLimits holds the client to what Redis allows before AUTH, or to the usual limits.
+func (s *session) holdToLimits(unauthenticated bool) {
+	s.parser.SetLimits(redisproto.Limits{Unauthenticated: unauthenticated, Total: math.MaxInt, Stream: maxWhole})
+}
+
+// command takes one command of the client.
+func (s *session) command(c *redisproto.Command) error {
+	v := s.vocabulary.Load()
+	if s.sharing && v.table == nil {
+		var err error
+		if v, err = s.knowCommands(); err != nil {
+			s.local(v.other, awayText(err))
+			return nil
+		}
+	}
+	cmd := v.find(c.Name())
+	if cmd.kind == attack {
+		s.log.Warn("possible cross-protocol attack", "command", cmd.name)
+		return errAttack
+	}
+	if s.crowded {
+		s.crowded = false
+		if err := s.await(s.maxFlying / 2); err != nil {
+			return err
+		}
+	}
+	refused := s.rules.refusal(cmd, c)
+	if refused != "" {
+		s.rules.refused.Add(1)
+	}
+	if !s.sharing {
+		return s.pass(s.owns[0], v, cmd, c, refused)
+	}
+	return s.route(v, cmd, c, refused)
+}
+
+// refuseAll answers what the client has sent so far with an error, and closes. Going on would be wrong:
+// the upstream could come back between a MULTI and the commands that belong to it.
+func (s *session) refuseAll(cause error) {
+	c, err := s.parser.ReadCommand()
+	for ; err == nil; c, err = s.parser.ReadCommand() {
+		s.local(s.vocabulary.Load().find(c.Name()), awayText(cause))
+		if c.IsLast() { // as one that is not whole is
+			break
+		}
+	}
+	s.hangUp()
+}
+
+// local answers a command without any link, in its place in the order.
+func (s *session) local(cmd *command, text string) {
+	c := s.begin(cmd, 0)
+	cmd.calls.Add(1)
+	if text[0] == '-' {
+		cmd.errors.Add(1)
+	}
+	c.answer(nil, []byte(text))
+}
+
+// finish waits for the replies that are due after the client's last command, for as long as err, which
+// ended its input, allows.
+func (s *session) finish(err error) {
+	var bad *redisproto.ProtocolError
+	switch {
+	case errors.As(err, &bad):
+		s.malformed(bad)
+		return
+	case err == errDraining:
+		defer time.AfterFunc(s.drain, s.giveUp).Stop()
+		defer s.unblock()()
+	}
+	if s.await(0) != nil {
+		return
+	}
+	if l := s.passing(); l != nil { // calls that cannot be counted may be in flight
+		l.finish()
+	}
+}
+
+// passing returns the link that all commands go to just as they come, or nil if there is no such link.
+func (s *session) passing() *link {
+	switch {
+	case !s.sharing:
+		return s.owns[0]
+	case s.txn.uncounted:
+		return s.ownWith(stateForever)
+	}
+	return nil
+}
+
+// malformed answers what is no command, behind the replies that are due.
+func (s *session) malformed(bad *redisproto.ProtocolError) {
+	text := "-" + bad.Error() + "\r\n"
+	l := s.passing()
+	if l == nil {
+		s.local(malformedCommand, text)
+		s.await(0)
+		return
+	}
+	if l.sendMalformed(s, text) == nil {
+		for s.in.err == nil { // until the client hangs up, or the answer is there
+			s.in.ahead = nil
+			s.in.readAhead()
+		}
+		l.finish()
+	}
+}
+
+var malformedCommand = &command{stats: &stats{}, kind: malformed}
+
+// flushLinks has the links send what they were given.
+func (s *session) flushLinks() error {
+	var err error
+	for _, l := range s.touched {
+		if e := l.flush(); e != nil {
+			err = e
+		}
+	}
+	s.touched, s.batch = s.touched[:0], 0
+	if !s.sharing {
+		return err
+	}
+	s.flush(nil)
+	return nil
+}
+
+// touchLink notes that l was given a call that is not flushed yet.
+func (s *session) touchLink(l *link) {
+	for _, t := range s.touched {
+		if t == l {
+			return
+		}
+	}
+	s.touched = append(s.touched, l)
+}
+
+// giveUp ends what a stopping proxy has waited for in vain.
+func (s *session) giveUp() {
+	s.mu.Lock()
+	owns := slices.Clone(s.owns)
+	s.mu.Unlock()
+	for _, l := range owns {
+		l.close(errStopped)
+	}
+	time.AfterFunc(goodbye, s.end)
+}
+
+// end makes the session over: whoever reads from the client or writes to it stops.
+func (s *session) end() {
+	s.mu.Lock()
+	s.over = true
+	s.changed.Broadcast()
+	s.conn.SetReadDeadline(past)
+	s.mu.Unlock()
+}
+
+// stop has the session read nothing more and end when what was received is answered.
+func (s *session) stop() {
+	s.mu.Lock()
+	s.draining = true
+	s.conn.SetReadDeadline(past)
+	s.mu.Unlock()
+}
+
+// hangUp ends the client's connection such that the replies reach it: if something unread were left
+// when it is closed, the system would send a reset, which can overtake them.
+func (s *session) hangUp() {
+	s.conn.SetDeadline(time.Now().Add(goodbye))
+	if s.flushAll() != nil || closeWrite(s.conn) != nil {
+		return
+	}
+	io.Copy(io.Discard, s.conn)
+}
+
+// closeWrite tells the peer that nothing more comes.
+func closeWrite(conn net.Conn) error {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// release gives up the links and the connection.
+func (s *session) release() {
+	s.mu.Lock()
+	s.over = true
+	owns := s.owns
+	s.owns = nil
+	s.mu.Unlock()
+	for _, l := range owns {
+		l.close(errOver)
+	}
+	s.conn.Close()
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// A transaction in a cluster is on the node of its first key. MULTI is answered at once; it is sent when
+// the first command with a key comes, and what was queued before that is sent with it. A WATCH says
+// which node it is before MULTI does.
+
+// A query is a command, and what is known of it.
+type query struct {
+	v         *vocabulary
+	cmd       *command
+	c         *redisproto.Command
+	info      *commandInfo // nil if the upstream does not know it
+	positions []int        // of its keys
+	slot      int          // of all of them, noSlot or crossSlot
+}
+
+// maxHeld is how many bytes are queued for a transaction whose node is not known yet.
+const maxHeld = 64 << 10
+
+const execAbort = "-EXECABORT Transaction discarded because of previous errors.\r\n"
+
+// multiCommand is the MULTI that the proxy sends.
+var multiCommand = &command{stats: &stats{}, kind: multi}
+
+// transact sends a command of a transaction, or one that begins or ends one.
+func (s *session) transact(q query) error {
+	switch t := &s.txn; {
+	case t.pending:
+		return s.transactPending(q)
+	case t.open != nil:
+		return s.transactOpen(q)
+	case q.cmd.kind == watch:
+		return s.watch(q)
+	case q.c.ArgCount() != 1: // MULTI, EXEC and DISCARD have no arguments
+		return s.sendTo(s.anyNode(), noSlot, q.v, q.cmd, q.c)
+	case q.cmd.kind == multi && t.watched != nil:
+		t.open = t.watched
+		return s.pass(t.open, q.v, q.cmd, q.c, "")
+	case q.cmd.kind == multi:
+		s.txn = transaction{pending: true, slot: noSlot}
+		s.local(q.cmd, "+OK\r\n")
+	default:
+		s.local(q.cmd, "-ERR "+q.cmd.name+" without MULTI\r\n")
+	}
+	return nil
+}
+
+// watch sends WATCH or UNWATCH outside of MULTI.
+func (s *session) watch(q query) error {
+	t := &s.txn
+	switch {
+	case q.slot == crossSlot || q.slot >= 0 && t.watched != nil && q.slot != t.slot:
+		s.local(q.cmd, crossSlotText)
+		return nil
+	case q.cmd.name == "UNWATCH" && t.watched == nil && q.c.ArgCount() == 1:
+		s.local(q.cmd, "+OK\r\n")
+		return nil
+	}
+	var err error
+	switch {
+	case t.watched != nil:
+		err = s.pass(t.watched, q.v, q.cmd, q.c, "")
+	case q.slot >= 0:
+		err = s.sendToSlot(q.slot, q.v, q.cmd, q.c)
+	default:
+		return s.sendTo(s.anyNode(), noSlot, q.v, q.cmd, q.c)
+	}
+	if err == nil { // it may have been redirected, so where the keys are watched is to be known
+		err = s.await(0)
+	}
+	if q.slot >= 0 {
+		t.slot = q.slot
+	}
+	t.watched = s.ownWith(stateWatch)
+	return err
+}
+
+// transactPending takes a command behind a MULTI whose node is not known yet.
+func (s *session) transactPending(q query) error {
+	t := &s.txn
+	raw := q.c.Raw()
+	switch {
+	case q.cmd.kind == multi:
+		s.local(q.cmd, "-ERR MULTI calls can not be nested\r\n")
+	case q.cmd.name == "WATCH":
+		s.local(q.cmd, "-ERR WATCH inside MULTI is not allowed\r\n")
+	case q.cmd.kind == endMulti && q.c.ArgCount() == 1:
+		return s.endPending(q)
+	case q.slot == crossSlot:
+		t.aborted = true
+		s.local(q.cmd, crossSlotText)
+	case s.untransactable(q):
+		t.aborted = true
+		s.local(q.cmd, refusalText(notInTransaction))
+	case t.aborted, q.slot == noSlot && q.info != nil && q.info.fits(q.c.ArgCount()) && t.bytes+len(raw) <= maxHeld:
+		t.held = append(t.held, bytes.Clone(raw))
+		t.bytes += len(raw)
+		s.local(q.cmd, "+QUEUED\r\n")
+		if t.aborted {
+			t.held = nil
+		}
+	default:
+		n := s.anyNode()
+		if q.slot >= 0 {
+			if n = s.routes.node(q.slot); n == nil {
+				t.aborted = true
+				s.local(q.cmd, notServed)
+				return nil
+			}
+		}
+		t.slot = q.slot
+		t.doomed = q.info == nil || !q.info.fits(q.c.ArgCount())
+		if err := s.openTransaction(n); err != nil {
+			return s.noOwn(multiCommand, err)
+		}
+		return s.pass(t.open, q.v, q.cmd, q.c, "")
+	}
+	return nil
+}
+
+// untransactable reports whether a command cannot be part of a transaction: because it concerns all
+// nodes, or because the replies of the node could not be told apart any more.
+func (s *session) untransactable(q query) bool {
+	return q.cmd.kind == subscribe || q.cmd.kind == monitor || q.cmd.kind == cursor || q.cmd.kind == wait ||
+		q.info != nil && q.slot == noSlot && s.concernsAll(q.cmd, q.info)
+}
+
+// openTransaction sends a node the MULTI and what was queued behind it.
+func (s *session) openTransaction(n *node) error {
+	l, err := s.takeOwn(n)
+	if err != nil {
+		return err
+	}
+	s.writes(n)
+	l.send(&call{cmd: multiCommand}, appendCommand(nil, "MULTI"))
+	for _, raw := range s.txn.held {
+		l.send(dropped, raw)
+	}
+	s.touchLink(l)
+	s.txn.open, s.txn.begun, s.txn.pending, s.txn.held = l, true, false, nil
+	return nil
+}
+
+// endPending takes EXEC or DISCARD of a transaction without any key.
+func (s *session) endPending(q query) error {
+	t := s.txn
+	s.txn = transaction{}
+	switch {
+	case q.cmd.name == "DISCARD":
+		s.local(q.cmd, "+OK\r\n")
+	case t.aborted:
+		s.local(q.cmd, execAbort)
+	case len(t.held) == 0:
+		s.local(q.cmd, "*0\r\n")
+	default:
+		s.txn = t
+		if err := s.openTransaction(s.anyNode()); err != nil {
+			return s.noOwn(multiCommand, err)
+		}
+		return s.transactOpen(q)
+	}
+	return nil
+}
+
+// transactOpen takes a command on the node of the transaction. One that is refused has a stand-in there,
+// which aborts the transaction.
+func (s *session) transactOpen(q query) error {
+	t := &s.txn
+	l := t.open
+	switch {
+	case t.doomed && q.slot != crossSlot && q.cmd.kind != endMulti && q.info != nil && q.info.fits(q.c.ArgCount()):
+		s.local(q.cmd, "+QUEUED\r\n") // another node might serve its key
+		return nil
+	case q.slot == crossSlot || q.slot >= 0 && t.slot >= 0 && q.slot != t.slot:
+		return s.pass(l, q.v, q.cmd, q.c, crossSlotName)
+	case s.untransactable(q):
+		return s.pass(l, q.v, q.cmd, q.c, notInTransaction)
+	case q.slot >= 0 && t.slot < 0: // all before it had no keys, or were wrong
+		t.slot = q.slot
+	}
+	err := s.pass(l, q.v, q.cmd, q.c, "")
+	if q.cmd.kind == endMulti && q.c.ArgCount() == 1 {
+		s.txn = transaction{}
+	}
+	return err
+}
