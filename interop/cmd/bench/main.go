@@ -50,6 +50,7 @@ var sections = []struct {
 	{"idle", (*results).idle},
 	{"hostile", (*results).hostile},
 	{"rpc", (*results).rpc},
+	{"proxies", (*results).proxies},
 }
 
 func sectionNames() (names []string) {
@@ -104,6 +105,7 @@ func run(p plan) error {
 	for _, args := range [][]string{
 		{"test", "-c", "-o", filepath.Join(dir, "peers.test"), "."},
 		{"build", "-o", filepath.Join(dir, "demo"), "github.com/secmask/go-redisproto/example"},
+		{"build", "-o", filepath.Join(dir, "proxy"), "github.com/secmask/go-redisproto/example/proxy"},
 		{"build", "-o", dir, "./cmd/redconserver", "./cmd/nullserver", "./cmd/gnetserver", "./cmd/hostile"},
 	} {
 		if _, err := output("go", args...); err != nil {
@@ -123,6 +125,7 @@ func run(p plan) error {
 	if err != nil {
 		return err
 	}
+	report += r.proxyTable()
 	if *only != "" {
 		fmt.Print(report)
 		return nil
