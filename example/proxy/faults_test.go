@@ -166,6 +166,9 @@ func TestSlowClient(t *testing.T) {
 
 // What a slow upstream has not read is the client's to hold; and so are commands in endless number.
 func TestSlowUpstream(t *testing.T) {
+	patience := startPatience
+	startPatience = 50 * time.Millisecond // it never tells its commands
+	defer func() { startPatience = patience }()
 	for _, tt := range []struct {
 		name  string
 		reads bool
