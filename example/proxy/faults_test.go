@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -324,7 +326,7 @@ func pipelines(ctx context.Context, addr string, id int, good, lost, away *atomi
 	parser, failed := redisproto.NewReplyParser(conn), false
 	for {
 		r, err := parser.ReadReply()
-		if err == io.EOF { // without an error if nothing had been sent to the upstream
+		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) { // without an error if nothing had been sent to the upstream
 			return nil
 		}
 		if err != nil {
@@ -336,7 +338,7 @@ func pipelines(ctx context.Context, addr string, id int, good, lost, away *atomi
 		case strings.Contains(text, closed):
 			lost.Add(1)
 			failed = true
-		case strings.Contains(text, "is away"):
+		case strings.Contains(text, "is away"), strings.HasSuffix(text, "the command was not executed"):
 			away.Add(1)
 			failed = true
 		case failed:

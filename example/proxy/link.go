@@ -275,6 +275,7 @@ func (l *link) failAll(calls []*call, err error) {
 		text = "-UNBLOCKED the proxy is stopping\r\n"
 	}
 	for i, c := range calls {
+		s := c.session // a call that is answered is used again
 		switch {
 		case c.cmd.kind == malformed:
 			c.fail(c.args)
@@ -283,8 +284,8 @@ func (l *link) failAll(calls []*call, err error) {
 		default:
 			c.fail(text)
 		}
-		if c.session != nil {
-			c.session.flush(nil)
+		if s != nil {
+			s.flush(nil)
 		}
 	}
 }
