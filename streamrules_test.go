@@ -322,6 +322,9 @@ func TestStreamMaxBulk(t *testing.T) {
 			p := NewParser(&source{data: []byte(in + "abc"), size: 13})
 			p.SetLimits(lim)
 			c, err := p.ReadCommand()
+			if math.MaxInt == math.MaxInt32 && stream > 0 {
+				continue // such a length is over any Bulk there, but a small Stream may begin before it is seen
+			}
 			if streams != (err == nil) || err != nil && !errors.Is(err, ErrBulkLength) && err != io.ErrUnexpectedEOF {
 				t.Fatalf("Stream %d, %q: got %v", stream, in, err)
 			}
