@@ -174,10 +174,16 @@ func writeAll(w io.Writer, p []byte) (n int64, err error) {
 // handed on as it is: package net knows it by its type, and has the operating system do the copying.
 // If that fails, bytes that were read but not written are lost, and nobody knows how many.
 func (b *buffer) source() io.Reader {
-	if _, ok := b.rd.(syscall.Conn); ok {
+	if isSystem(b.rd) {
 		return b.rd
 	}
 	return &checkedReader{b.rd}
+}
+
+// isSystem reports whether r is a connection or a file, which follows the rules of io.Reader.
+func isSystem(r io.Reader) bool {
+	_, ok := r.(syscall.Conn)
+	return ok
 }
 
 // A checkedReader returns an error where r breaks the rules of io.Reader: for a count that cannot be, and
@@ -399,7 +405,8 @@ func giveBack[T any](l *list[T], b *buffer, of func(*large) *[]T) {
 // A spare keeps large memory until it is taken, or until the garbage collector has run.
 type spare struct{ shelf *shelf }
 
-// A shelf is apart from its buffer, so that a watcher does not keep the buffer alive.
+// A shelf is an object of its own, so that the finalizer, which refers to it, does not keep the buffer in
+// memory.
 type shelf struct {
 	large   atomic.Pointer[large]
 	watched atomic.Bool

@@ -214,7 +214,7 @@ func (c *Command) giveBack() {
 	giveBack(&c.line, c.buf, spareLine)
 }
 
-// discard forgets what was parsed ahead, so that it is parsed again.
+// discard resets what was parsed ahead, so that the command is parsed again from its first byte.
 func (c *Command) discard() {
 	c.restart()
 	c.skip, c.parsed, c.err = 0, 0, nil

@@ -32,7 +32,7 @@ type partial struct {
 	seen  int   // in a line: up to here there is no end of it
 }
 
-// restart forgets what was parsed, so that parsing begins again at the first byte.
+// restart resets t to the state of a command or a reply that has not been begun.
 func (t *partial) restart() { t.left, t.bulk, t.need, t.seen = 0, 0, 0, 0 }
 
 // room returns the space behind found for the elements to come, for bulks to fill.

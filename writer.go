@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/big"
 	"strings"
-	"syscall"
 )
 
 // A Writer writes replies, and with [Writer.WriteCommand] commands. NewWriter makes one, and Reset
@@ -188,7 +187,7 @@ func (w *Writer) copyFrom(r io.Reader) (int64, error) {
 	}
 	// A connection or a file is not wrapped: package net knows it by its type, also inside an
 	// io.LimitedReader, and has the system copy it. Any other reader is checked.
-	if _, ok := (*source).(syscall.Conn); !ok {
+	if !isSystem(*source) {
 		w.checked = checkedReader{r: *source}
 		*source = &w.checked
 		defer func() { *source, w.checked.r = w.checked.r, nil }()
