@@ -19,66 +19,54 @@ type reply = redisproto.Reply
 type call struct {
 	cmd      *command
 	session  *session // whose it is; nil if nobody waits for the reply
+	next     *call    // in the order of the session, or among those to be used again
 	received time.Duration
-	args     string // for the slow log
-	size     int    // bytes that it counts among those that its session has in flight
+	size     int // bytes that it counts among those that its session has in flight
 
-	// For the link that it is on.
-	channels int  // of a SUBSCRIBE or the like, as given
-	last     bool // from here on the replies of the link cannot be told apart
-	blocks   bool // it may wait for others
+	done   bool
+	silent bool // the client has said that it wants no reply
+	last   bool // from here on the replies of the link cannot be told apart
+	blocks bool // it may wait for others
+	moved  bool // it was redirected, and its session waits for it
+	asking bool // the node is told that it has been asked for by another
+	own    bool // it needs a link of its session's own, if it is sent again
+
+	reply    []byte // what came while earlier calls were not answered
+	args     string // for the slow log
+	channels int    // of a SUBSCRIBE or the like, as given
+	edit     func(raw []byte) []byte
 
 	// For being sent again.
-	raw      []byte    // the command; nil if it must not be sent again
-	node     *node     // where it was sent last, if that is by a shared link
-	asking   bool      // the node is told that it has been asked for by another
-	own      bool      // it needs a link of its session's own
-	slot     int       // of its keys; noSlot if it has none
-	attempts int       // how often it was sent again
-	tryUntil time.Time // after TRYAGAIN: how long to try
-	moved    bool      // it was redirected, and its session waits for it
+	raw      []byte        // the command; nil if it must not be sent again
+	node     *node         // where it was sent last, if that is by a shared link
+	slot     int           // of its keys; noSlot if it has none
+	attempts int           // how often it was sent again
+	tryUntil time.Duration // since the proxy's start: how long to try after TRYAGAIN
 
-	// For its place in the order of the session. A part of a gathered call has none; it hands its reply
-	// to the call that it is a part of.
-	next   *call
-	done   bool
-	silent bool   // the client has said that it wants no reply
-	reply  []byte // what came while earlier calls were not answered
-	edit   func(raw []byte) []byte
-	whole  *call // of which this is part number part
-	part   int
-	parts  gatherer // of which this is the whole
-	left   int      // of them, that are not answered
+	// A part of a gathered call has no place in the order; it hands its reply to the call that it is a
+	// part of.
+	whole *call // of which this is part number part
+	part  int
+	parts gatherer // of which this is the whole
+	left  int      // of them, that are not answered
 }
 
-// begin puts a new call at the end of the session's order.
+// begin makes the next call of the session, which publish puts in flight.
 func (s *session) begin(cmd *command, size int) *call {
-	s.mu.Lock()
-	c := s.newCall(cmd, size)
-	if s.tail == nil {
-		s.head = c
-	} else {
-		s.tail.next = c
+	c := s.spare
+	if c == nil {
+		s.mu.Lock()
+		c, s.free = s.free, nil
+		s.mu.Unlock()
 	}
-	s.tail = c
-	c.silent = s.silent
-	s.crowded = s.flying >= s.maxFlying || s.bytes >= maxFlyingBytes
-	s.mu.Unlock()
-	return c
-}
-
-// newCall makes a call that is in flight, but has no place in the order yet. s.mu is held.
-func (s *session) newCall(cmd *command, size int) *call {
-	c := s.free
 	if c == nil {
 		c = new(call)
 	} else {
-		s.free = c.next
+		s.spare = c.next
 		*c = call{raw: c.raw[:0], reply: c.reply[:0]}
 	}
-	c.cmd, c.session, c.received, c.size = cmd, s, s.received, size
-	s.flying++
-	s.bytes += size
+	c.cmd, c.session, c.received, c.size, c.silent = cmd, s, s.received, size, s.silent
+	s.fresh.add(queue{c, c, 1, size})
 	return c
 }
 
@@ -87,8 +75,8 @@ const maxKept = 1 << 10
 
 // recycle takes a call that is over out of what is in flight. s.mu is held.
 func (s *session) recycle(c *call) {
-	s.flying--
-	s.bytes -= c.size
+	s.flying.calls--
+	s.flying.bytes -= c.size
 	if cap(c.raw) > maxKept {
 		c.raw = nil
 	}
@@ -100,11 +88,9 @@ func (s *session) recycle(c *call) {
 
 // more takes a reply to c that is not the last one, as the confirmation of one of several channels.
 func (c *call) more(l *link, raw []byte) {
-	s := c.session
-	s.mu.Lock()
+	l.hold(c.session)
 	c.put(raw)
-	s.touch(l)
-	s.mu.Unlock()
+	c.session.touch(l)
 }
 
 // put adds a reply to what goes to the client, or keeps it until it is c's turn. s.mu is held.
@@ -112,7 +98,7 @@ func (c *call) put(raw []byte) {
 	if c.silent || len(raw) == 0 {
 		return
 	}
-	if c == c.session.head {
+	if c == c.session.flying.head {
 		c.session.put(raw)
 	} else {
 		c.reply = append(c.reply, raw...)
@@ -121,21 +107,24 @@ func (c *call) put(raw []byte) {
 	}
 }
 
-// answer takes the last reply to c. The link l, which may be nil, is the one that flushes what goes to
-// the client.
-func (c *call) answer(l *link, raw []byte) {
-	s := c.session
-	if s == nil {
-		return
+// answer takes the last reply to c. What goes to the client is to be flushed.
+func (c *call) answer(raw []byte) {
+	if c.session != nil {
+		c.session.mu.Lock()
+		defer c.session.mu.Unlock()
+		c.end(raw)
 	}
+}
+
+// end takes the last reply to c. The mutex of its session is held.
+func (c *call) end(raw []byte) {
+	s := c.session
 	if c.edit != nil {
 		raw = c.edit(raw)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if c.moved {
 		c.moved = false
-		s.moved.Add(-1)
+		s.moved--
 	}
 	if c.blocks {
 		s.blocked--
@@ -148,24 +137,23 @@ func (c *call) answer(l *link, raw []byte) {
 	}
 	c.put(raw)
 	c.done = true
-	s.touch(l)
 	s.advance()
 }
 
-// beginGather puts a call at the end of the session's order whose reply comes of n parts.
-func (s *session) beginGather(cmd *command, g gatherer, n int) *call {
+// beginGather puts a call in flight whose reply comes of n parts. The error says that the session is
+// over.
+func (s *session) beginGather(cmd *command, g gatherer, n int) (*call, error) {
 	c := s.begin(cmd, 0)
 	c.parts, c.left = g, n
-	return c
+	return c, s.sendBatches()
 }
 
 // beginPart makes a call that is part number i of whole.
 func (s *session) beginPart(whole *call, i int) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.newCall(partCommand, 0)
-	k.whole, k.part = whole, i
-	return k
+	s.flying.calls++
+	return &call{cmd: partCommand, session: s, received: whole.received, whole: whole, part: i}
 }
 
 // partCommand is the command of all parts. They are not counted; the whole is.
@@ -203,17 +191,18 @@ func (s *session) joinPart(c *call, raw []byte) (whole *call, reply []byte) {
 // advance moves the head of the order behind all calls that are done, and puts the replies that were
 // kept for their turn among what goes to the client. s.mu is held.
 func (s *session) advance() {
-	for s.head != nil && s.head.done {
-		c := s.head
-		s.head = c.next
-		if s.head == nil {
-			s.tail = nil
+	f := &s.flying
+	for f.head != nil && f.head.done {
+		c := f.head
+		f.head = c.next
+		if f.head == nil {
+			f.tail = nil
 		}
 		s.recycle(c)
-		if s.head != nil && len(s.head.reply) > 0 {
-			s.held -= len(s.head.reply)
-			s.put(s.head.reply)
-			s.head.reply = s.head.reply[:0]
+		if f.head != nil && len(f.head.reply) > 0 {
+			s.held -= len(f.head.reply)
+			s.put(f.head.reply)
+			f.head.reply = f.head.reply[:0]
 		}
 	}
 	if s.queued > 0 {
@@ -228,7 +217,7 @@ func (c *call) fail(text string) {
 		return
 	}
 	c.cmd.errors.Add(1)
-	c.answer(nil, []byte(text))
+	c.answer([]byte(text))
 }
 
 // awake lets the session's goroutine know that fewer calls are in flight, if it waits for that. s.mu
@@ -244,16 +233,24 @@ func (s *session) awake() {
 }
 
 // isCalm reports whether no more than n calls are in flight, and few bytes of commands. s.mu is held.
-func (s *session) isCalm(n int) bool { return s.flying <= n && s.bytes <= maxFlyingBytes/2 }
+func (s *session) isCalm(n int) bool {
+	return s.flying.calls <= n && s.flying.bytes <= maxFlyingBytes/2
+}
 
-// await returns when no more than n calls of s are in flight, with few bytes of commands. What the client sends meanwhile is read,
-// up to a bound, so that its end is noticed. The error says that the session is over.
+// await sends what was collected, and returns when no more than n calls of s are in flight, with few bytes
+// of commands. The error says that the session is over.
 func (s *session) await(n int) error {
 	if err := s.flushLinks(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.wait(n)
+}
+
+// wait is await for what is in flight. What the client sends meanwhile is read, up to a bound, so that
+// its end is noticed. s.mu is held, but not while it waits.
+func (s *session) wait(n int) error {
 	for !s.isCalm(n) {
 		if s.over {
 			return errOver
@@ -270,6 +267,7 @@ func (s *session) await(n int) error {
 		s.reading = false
 	}
 	s.awaiting = false
+	s.measure()
 	if s.over {
 		return errOver
 	}

@@ -117,8 +117,7 @@ func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redi
 		}
 	}
 	if l == nil {
-		s.share(n, slot, v, cmd, c)
-		return nil
+		return s.share(n, slot, v, cmd, c)
 	}
 	if cmd.kind == client && s.leavesForever(cmd, c) {
 		return s.remember(l, v, cmd, c)
@@ -154,10 +153,7 @@ func (s *session) remember(l *link, v *vocabulary, cmd *command, c *redisproto.C
 		accepted = raw[0] == '+'
 		return raw
 	}
-	if !l.send(k, c.Raw()) {
-		return errOver
-	}
-	s.touchLink(l)
+	s.give(l, k, c.Raw())
 	if err := s.await(0); err != nil || !accepted {
 		return err
 	}
@@ -195,10 +191,13 @@ func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
 			}
 		}
 	}
-	whole := s.beginGather(cmd, g, len(parts))
+	whole, err := s.beginGather(cmd, g, len(parts))
+	if err != nil {
+		return err
+	}
 	if len(parts) == 0 {
 		whole.left = 1 // nobody is asked
-		s.beginPart(whole, 0).answer(nil, nil)
+		s.beginPart(whole, 0).answer(nil)
 		return nil
 	}
 	s.sendParts(whole, parts)
@@ -218,14 +217,12 @@ func (s *session) sendParts(whole *call, parts []part) {
 			n = t.node(p.slot)
 		}
 		if n == nil {
-			k.answer(nil, []byte(notServed))
+			k.answer([]byte(notServed))
 			continue
 		}
-		l := s.ownOn(n)
-		if l == nil || !l.send(k, k.raw) {
-			l = s.giveTo(n, k)
-		}
-		if !slices.Contains(links, l) {
+		if l := s.ownOn(n); l == nil || !l.sendCall(k) {
+			s.giveTo(n, k)
+		} else if !slices.Contains(links, l) {
 			links = append(links, l)
 		}
 	}
@@ -252,9 +249,9 @@ func (s *session) sendKeyless(v *vocabulary, cmd *command, c *redisproto.Command
 	case info.has(flagPubsub):
 		return s.sendTo(s.pubsubNode(s.routes), noSlot, v, cmd, c)
 	case cmd.name == "INFO":
-		s.share(s.anyNode(), noSlot, v, cmd, c)
-		s.editLast(asStandalone)
-		return nil
+		k := s.beginShared(noSlot, v, cmd, c)
+		k.edit = asStandalone
+		return s.giveShared(s.anyNode(), k)
 	case s.concernsAll(cmd, info):
 		for _, n := range s.routes.masters {
 			s.writes(n)
@@ -340,13 +337,6 @@ func (p *proxy) pubsubNode(t *topology) *node {
 		}
 	}
 	return t.masters[0]
-}
-
-// editLast has the reply to the call that was begun last changed before the client gets it.
-func (s *session) editLast(edit func([]byte) []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tail.edit = edit
 }
 
 // asStandalone changes the reply to INFO: to its clients, the proxy is one Redis.

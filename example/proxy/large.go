@@ -24,6 +24,7 @@ var errTooSlow = errors.New("the client does not take a large reply in time")
 
 // takeLarge takes a reply on a link of a session's own that is not whole yet.
 func (l *link) takeLarge(s *session, r reply) error {
+	l.letGo()
 	kind := r.Kind()
 	var c *call
 	if !l.isFree() {
@@ -59,7 +60,7 @@ func (s *session) passLarge(l *link, c *call, r reply) error {
 	}
 	s.mu.Lock()
 	s.queued++
-	for !s.over && (s.writing || c != nil && c != s.head) {
+	for !s.over && (s.writing || c != nil && c != s.flying.head) {
 		s.changed.Wait()
 	}
 	s.queued--
@@ -85,15 +86,15 @@ func (s *session) passLarge(l *link, c *call, r reply) error {
 
 // takeLargeShared takes a reply on a shared link that is not whole yet.
 func (l *link) takeLargeShared(c *call, r reply) error {
+	l.letGo()
 	s := c.session
 	if s == nil {
 		return nil
 	}
-	if c.whole == nil && s.onlyReads(c) {
+	if c.whole == nil && s.holdReads(c) {
 		l.next++
 		s.large.Store(largeFor)
 		c.own = true
-		c.wait()
 		l.proxy.sendAgain(c, l.node) // and the next read of this link skips the reply
 		return nil
 	}
@@ -124,24 +125,25 @@ func (l *link) takeLargePart(c *call, r reply) error {
 // largeFor is for how many commands a session uses links of its own after it got a large reply.
 const largeFor = 64
 
-// onlyReads reports whether c, and all that its session has in flight behind it, only reads, so that c
-// can be sent again behind the others without any difference.
-func (s *session) onlyReads(c *call) bool {
+// holdReads has the session send nothing more until c is answered, if c, and all that is in flight behind
+// it, only reads, so that c can be sent again behind the others without any difference.
+func (s *session) holdReads(c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for ; c != nil; c = c.next {
-		if info := c.cmd.info; c.raw == nil || info == nil || !info.has(flagReadonly) {
+	for k := c; k != nil; k = k.next {
+		if info := k.cmd.info; k.raw == nil || info == nil || !info.has(flagReadonly) {
 			return false
 		}
 	}
+	c.hold()
 	return true
 }
 
-// wait has the session send nothing more until c is answered.
-func (c *call) wait() {
+// hold has the session send nothing more until c is answered. The mutex of the session is held.
+func (c *call) hold() {
 	if !c.moved {
 		c.moved = true
-		c.session.moved.Add(1)
+		c.session.moved++
 	}
 }
 
@@ -201,7 +203,6 @@ func (p *patience) pass(b []byte) bool {
 func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) error {
 	// All that was given to links before is sent now: while c is passed on, its reader must have none of
 	// that to flush.
-	s.touchLink(l)
 	if err := s.flushLinks(); err != nil {
 		return errOver
 	}

@@ -65,37 +65,52 @@ func newLink(n *node, p *proxy, shared bool) *link {
 // maxSpare is how many bytes a buffer of a shared link may have to be kept. There are few such links.
 const maxSpare = 1 << 20
 
-// send adds a call, which is nil if its replies cannot be told apart, to what is sent with the next
-// flush. It reports false if the link is lost.
-func (l *link) send(c *call, raw []byte) (ok bool) {
+// send adds calls to what is sent with the next flush. It reports false if the link is lost.
+func (l *link) send(calls []*call, raw []byte) (ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return false
 	}
-	if c != nil && c.asking {
-		l.out = append(l.out, "*1\r\n$6\r\nASKING\r\n"...)
-		l.unsent = append(l.unsent, dropped)
-	}
 	l.out = append(l.out, raw...)
-	if c != nil {
-		l.unsent = append(l.unsent, c)
-	}
+	l.unsent = append(l.unsent, calls...)
 	return true
 }
 
-// flush sends what was added, or has the writer of a shared link do so.
+// sendCall is send for one call that may be sent again.
+func (l *link) sendCall(c *call) (ok bool) {
+	if !c.asking {
+		return l.send([]*call{c}, c.raw)
+	}
+	return l.send([]*call{dropped, c}, append(appendCommand(nil, "ASKING"), c.raw...))
+}
+
+// flush sends what was added, or has the writer of a shared link do so. If much has gathered there, it
+// does not leave that to the writer: more at a time would take longer, since the processor's caches
+// would not hold it.
 func (l *link) flush() error {
 	if !l.shared {
 		return l.write()
 	}
+	if l.wake() >= 4*chunk {
+		l.write() // the reader sees to an error
+	}
+	return nil
+}
+
+// wake has the writer of a shared link send what was added. It does not wait for that, and returns how
+// many bytes there are.
+func (l *link) wake() (gathered int) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return 0 // connect begins with what is there
+	}
 	if l.idle && len(l.out) > 0 {
 		l.idle = false
 		l.filled.Signal()
 	}
-	l.mu.Unlock()
-	return nil
+	return len(l.out)
 }
 
 // write writes what was added.
@@ -169,6 +184,7 @@ func (in linkInput) Read(b []byte) (int, error) {
 // settle writes the replies that were collected to their clients. An error says that the client to
 // whom the link belongs is gone.
 func (l *link) settle() error {
+	l.letGo()
 	var err error
 	for i, s := range l.dirty {
 		l.dirty[i] = nil
@@ -280,7 +296,7 @@ func (l *link) failAll(calls []*call, err error) {
 		case c.cmd.kind == malformed:
 			c.fail(c.args)
 		case i == 0 && l.left > 0: // some of its confirmations have come
-			c.answer(nil, nil)
+			c.answer(nil)
 		default:
 			c.fail(text)
 		}
@@ -292,16 +308,16 @@ func (l *link) failAll(calls []*call, err error) {
 
 // sendMalformed sends what is no command to the upstream as well, whose answer shows the place of the
 // error text that the client is to get.
-func (l *link) sendMalformed(s *session, text string) error {
+func (s *session) sendMalformed(l *link, text string) error {
+	var c *call
 	if s.txn.uncounted {
 		l.fault.Store(&text)
-		l.send(nil, []byte("*x\r\n"))
-		return l.write()
+	} else {
+		c = s.begin(malformedCommand, 0)
+		c.args = text
 	}
-	c := s.begin(malformedCommand, 0)
-	c.args = text
-	l.send(c, []byte("*x\r\n"))
-	return l.write()
+	s.give(l, c, []byte("*x\r\n"))
+	return s.flushLinks()
 }
 
 // handshake sends commands on a new connection and returns their replies, without their framing.

@@ -71,8 +71,7 @@ func (s *session) syncOwn() error {
 	for _, l := range s.owns {
 		k := s.begin(partCommand, 0)
 		k.silent = true
-		l.send(k, appendCommand(nil, "PING"))
-		s.touchLink(l)
+		s.give(l, k, appendCommand(nil, "PING"))
 	}
 	return s.await(0)
 }
@@ -88,8 +87,9 @@ func (s *session) answerReset(cmd *command) error {
 	}
 	s.mu.Lock()
 	owns := s.owns
-	s.owns, s.silent = nil, false
+	s.owns = nil
 	s.mu.Unlock()
+	s.silent = false
 	for _, l := range owns {
 		l.owner.Store(nil)
 		l.close(errOver)
@@ -159,9 +159,8 @@ func (s *session) answerHello(cmd *command, c *redisproto.Command) error {
 		if want.resp3 {
 			version = "3"
 		}
-		l.send(&call{cmd: helloCommand}, appendCommand(nil, "HELLO", version))
+		s.give(l, &call{cmd: helloCommand}, appendCommand(nil, "HELLO", version))
 		l.resp3 = want.resp3
-		s.touchLink(l)
 	}
 	s.local(cmd, s.helloText())
 	return nil
@@ -280,8 +279,7 @@ func (s *session) answerClient(v *vocabulary, cmd *command, c *redisproto.Comman
 // tellOwn tells the session's own links, too, what the client has said.
 func (s *session) tellOwn(raw []byte) {
 	for _, l := range s.owns {
-		l.send(dropped, raw)
-		s.touchLink(l)
+		s.give(l, dropped, raw)
 	}
 }
 
@@ -299,23 +297,15 @@ func (s *session) nameText() string {
 func (s *session) answerReply(cmd *command, c *redisproto.Command) {
 	switch string(bytes.ToUpper(short(c.Get(2)))) {
 	case "ON":
-		s.setSilent(false)
+		s.silent = false
 		s.local(cmd, "+OK\r\n")
 	case "OFF":
-		s.setSilent(true)
+		s.silent = true
 	case "SKIP":
-		s.mu.Lock()
 		s.said.skip = !s.silent
-		s.mu.Unlock()
 	default:
 		s.local(cmd, "-ERR syntax error\r\n")
 	}
-}
-
-func (s *session) setSilent(silent bool) {
-	s.mu.Lock()
-	s.silent = silent
-	s.mu.Unlock()
 }
 
 // answerSetInfo answers CLIENT SETINFO.

@@ -38,7 +38,8 @@ var confirmations = map[string]int{
 // and fault.
 type matcher struct {
 	link  *link
-	taken []*call // from the link; those from next on are in flight
+	holds *session // whose mutex the reader holds
+	taken []*call  // from the link; those from next on are in flight
 	next  int
 	free  atomic.Bool // replies cannot be told apart any more
 	fault atomic.Pointer[string]
@@ -141,6 +142,7 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 		} else if bytes.HasPrefix(raw, []byte("-ERR Protocol error")) {
 			if text, over := l.protocolError(); over {
 				s.passOn(l, text)
+				l.letGo()
 				s.flush(l)
 				return errAnswer
 			}
@@ -320,5 +322,27 @@ func (l *link) answered(c *call, r reply, raw []byte) {
 			l.slowest.add(took, c)
 		}
 	}
-	c.answer(l, raw)
+	if s := c.session; s != nil {
+		l.hold(s)
+		c.end(raw)
+		s.touch(l)
+	}
+}
+
+// hold has the reader hold the mutex of a session until it takes a reply for another one, or reads, so
+// that it need not lock it for each reply.
+func (l *link) hold(s *session) {
+	if l.holds != s {
+		l.letGo()
+		s.mu.Lock()
+		l.holds = s
+	}
+}
+
+// letGo releases the mutex that the reader holds. All that may wait, or lock, is done without it.
+func (l *link) letGo() {
+	if l.holds != nil {
+		l.holds.mu.Unlock()
+		l.holds = nil
+	}
 }

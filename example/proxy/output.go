@@ -48,9 +48,6 @@ func (s *session) checkOutput() {
 // touch notes that l is going to flush what goes to the client, unless some link is already. s.mu is
 // held.
 func (s *session) touch(l *link) {
-	if l == nil {
-		return
-	}
 	if !s.dirty {
 		s.dirty = true
 		l.dirty = append(l.dirty, s)
@@ -153,8 +150,7 @@ func (unwilling) write([]byte) (int, error) { return 0, nil }
 
 // passOn passes what is no reply to a call to the client.
 func (s *session) passOn(l *link, raw []byte) {
-	s.mu.Lock()
+	l.hold(s)
 	s.put(raw)
 	s.touch(l)
-	s.mu.Unlock()
 }

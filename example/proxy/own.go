@@ -24,16 +24,16 @@ func (s *session) pass(l *link, v *vocabulary, cmd *command, c *redisproto.Comma
 		if refused == "" && !c.Whole() {
 			return s.passLargeCommand(l, nil, c)
 		}
-		return s.passRaw(l, nil, raw)
+		return s.give(l, nil, raw)
 	}
 	if refused == "" && s.uncountable(cmd.kind, c) {
 		s.txn.uncounted = true
 		l.set(stateForever, true)
 		if !c.Whole() {
-			s.passRaw(l, &call{cmd: cmd, last: true}, nil)
+			s.give(l, &call{cmd: cmd, last: true}, nil)
 			return s.passLargeCommand(l, nil, c)
 		}
-		return s.passRaw(l, &call{cmd: cmd, last: true}, raw)
+		return s.give(l, &call{cmd: cmd, last: true}, raw)
 	}
 	k := s.begin(cmd, len(raw))
 	k.channels = c.ArgCount() - 1
@@ -47,7 +47,7 @@ func (s *session) pass(l *link, v *vocabulary, cmd *command, c *redisproto.Comma
 	if s.cluster != nil && !s.txn.begun && refused == "" && len(raw) <= maxWhole {
 		k.own, k.raw = true, append(k.raw, raw...)
 	}
-	if err := s.passRaw(l, k, raw); err != nil || cmd.kind == ordinary || !l.demands {
+	if err := s.give(l, k, raw); err != nil || cmd.kind == ordinary || !l.demands {
 		return err
 	}
 	return s.passLogin(cmd, l)
@@ -58,19 +58,6 @@ func (s *session) observe(v *vocabulary, k *call, c *redisproto.Command) {
 	if s.slow > 0 && !k.cmd.blocking {
 		k.args = v.describe(k.cmd, c, s.slowValues)
 	}
-}
-
-// passRaw gives a call, or nil, and its bytes to a link of the session's own.
-func (s *session) passRaw(l *link, k *call, raw []byte) error {
-	if !l.send(k, raw) {
-		return errOver
-	}
-	s.touchLink(l)
-	if s.batch += len(raw); s.batch >= chunk {
-		s.batch = 0
-		return l.write()
-	}
-	return nil
 }
 
 // passLogin waits for the reply to a command after which the client may have authenticated, or may have

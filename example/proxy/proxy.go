@@ -203,7 +203,7 @@ func (p *proxy) sweepOnce(now time.Time) {
 	p.mu.Unlock()
 	for _, s := range sessions {
 		s.mu.Lock()
-		owns, flying := slices.Clone(s.owns), s.flying // the session changes the list in place
+		owns, flying := slices.Clone(s.owns), s.flying.calls // the session changes the list in place
 		mayWait := s.blocked > 0 && time.Since(p.start) < s.blockedUntil
 		s.mu.Unlock()
 		for _, l := range owns {

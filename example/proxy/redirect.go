@@ -17,6 +17,7 @@ import (
 // A client's script can make an error of any text. So a redirect is followed only if it concerns the
 // slot of the call's keys, and only to a member of the cluster.
 func (l *link) redirected(c *call, raw []byte) (text []byte, again bool) {
+	l.letGo()
 	p := l.proxy
 	kind, slot, addr := parseRedirect(raw, l.node.addr)
 	switch kind {
@@ -45,7 +46,9 @@ func (l *link) redirected(c *call, raw []byte) (text []byte, again bool) {
 	if n == nil {
 		return []byte(beingMoved), false
 	}
-	c.wait()
+	c.session.mu.Lock()
+	c.hold()
+	c.session.mu.Unlock()
 	c.asking = kind == ask && n.addr == addr
 	if kind == tryAgain || n.addr != addr {
 		time.AfterFunc(c.pause(), func() { p.sendAgain(c, n) })
@@ -78,16 +81,17 @@ func (p *proxy) slotOfRaw(raw []byte, told int) int {
 func (c *call) redirectTo(kind redirect, addr string, p *proxy) *node {
 	c.attempts++
 	if kind == tryAgain {
-		if c.tryUntil.IsZero() {
-			c.tryUntil = time.Now().Add(tryAgainFor)
+		now := time.Since(p.start)
+		if c.tryUntil == 0 {
+			c.tryUntil = now + tryAgainFor
 			c.attempts = 1
 		}
-		if time.Now().After(c.tryUntil) {
+		if now > c.tryUntil {
 			return nil
 		}
 		return p.cluster.current().node(c.slot)
 	}
-	if c.attempts > maxRedirects && c.tryUntil.IsZero() {
+	if c.attempts > maxRedirects && c.tryUntil == 0 {
 		return nil
 	}
 	if !p.cluster.isMember(addr) { // or has joined a moment ago; then the same will be said once more
@@ -106,7 +110,7 @@ func (c *call) pause() time.Duration {
 func (p *proxy) sendAgain(c *call, n *node) {
 	s := c.session
 	if !c.own {
-		s.giveTo(n, c).flush()
+		s.giveTo(n, c)
 		return
 	}
 	// Its link may have to be made, which must not keep the reader of another one waiting. One goroutine
@@ -151,7 +155,7 @@ func (s *session) sendOwn(c *call, n *node) {
 		}
 		s.addOwn(l)
 	}
-	if !l.send(c, c.raw) {
+	if !l.sendCall(c) {
 		c.fail(awayText(nil))
 	}
 	l.flush()
@@ -177,7 +181,9 @@ func (p *proxy) again(c *call) {
 		s.flush(nil)
 		return
 	}
-	c.wait()
+	s.mu.Lock()
+	c.hold()
+	s.mu.Unlock()
 	c.asking = false
 	p.sendAgain(c, n)
 }

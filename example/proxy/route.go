@@ -15,8 +15,8 @@ func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refu
 	s.returnLinks()
 	if s.said.skip {
 		s.said.skip = false
-		s.setSilent(true)
-		defer s.setSilent(false)
+		s.silent = true
+		defer func() { s.silent = false }()
 	}
 	if refused != "" && !s.txn.uncounted {
 		return s.refuse(v, cmd, c, refused)
@@ -45,8 +45,7 @@ func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refu
 		}
 	}
 	if l == nil {
-		s.share(s.single, noSlot, v, cmd, c)
-		return nil
+		return s.share(s.single, noSlot, v, cmd, c)
 	}
 	if s.leavesForever(cmd, c) {
 		l.set(stateForever, true)
@@ -54,14 +53,14 @@ func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refu
 	return s.pass(l, v, cmd, c, "")
 }
 
-// keepOrder waits until nothing is in flight if what is sent now could overtake it: after a redirect,
-// or when slots may have other nodes than before.
+// keepOrder waits until nothing is in flight if what is sent now could overtake it, since slots may have
+// other nodes than before.
 func (s *session) keepOrder() error {
 	var routes *topology
 	if s.cluster != nil {
 		routes = s.cluster.current()
 	}
-	if s.moved.Load() > 0 || routes != s.routes {
+	if routes != s.routes {
 		if err := s.await(0); err != nil {
 			return err
 		}
@@ -133,22 +132,34 @@ func short(b []byte) []byte {
 }
 
 // share gives a command to the link to n that the session shares with others.
-func (s *session) share(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) {
+func (s *session) share(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+	return s.giveShared(n, s.beginShared(slot, v, cmd, c))
+}
+
+// beginShared begins a call that goes to a shared link.
+func (s *session) beginShared(slot int, v *vocabulary, cmd *command, c *redisproto.Command) *call {
 	raw := c.Raw()
 	k := s.begin(cmd, len(raw))
 	k.slot = slot
 	k.raw = append(k.raw, raw...)
 	s.observe(v, k, c)
-	s.touchLink(s.giveTo(n, k))
+	return k
 }
 
-// giveTo gives a call to a shared link to n.
-func (s *session) giveTo(n *node, k *call) *link {
+// giveShared is give for a shared link to n.
+func (s *session) giveShared(n *node, k *call) error {
+	k.node = n
+	return s.give(s.sharedLink(n, s), k, k.raw)
+}
+
+// giveTo sends a call on a shared link to n.
+func (s *session) giveTo(n *node, k *call) {
 	k.node = n
 	for {
 		l := s.sharedLink(n, s)
-		if l.send(k, k.raw) {
-			return l
+		if l.sendCall(k) {
+			l.wake()
+			return
 		}
 		n.links.forget(l)
 	}
@@ -227,7 +238,7 @@ func (s *session) returnLinks() {
 		return
 	}
 	s.mu.Lock()
-	if s.flying > 0 || s.said.setup != nil {
+	if s.fresh.head != nil || s.flying.calls > 0 || s.said.setup != nil {
 		s.mu.Unlock()
 		return
 	}
@@ -286,15 +297,15 @@ func (s *session) waitForReplicas(v *vocabulary, cmd *command, c *redisproto.Com
 	if len(parts) > 1 {
 		g = gather(s.infoOf(v, cmd, c), parts)
 	}
-	whole := s.beginGather(cmd, g, len(parts))
+	whole, err := s.beginGather(cmd, g, len(parts))
+	if err != nil {
+		return err
+	}
 	for i, l := range links {
 		k := s.beginPart(whole, i)
 		s.blocks(k, cmd, c)
-		l.send(dropped, []byte("*1\r\n$4\r\nPING\r\n"))
-		if !l.send(k, c.Raw()) {
-			return errOver
-		}
-		s.touchLink(l)
+		s.give(l, dropped, appendCommand(nil, "PING"))
+		s.give(l, k, c.Raw())
 	}
 	return nil
 }

@@ -34,28 +34,27 @@ type session struct {
 	in        input
 	parser    *redisproto.Parser
 	received  time.Duration // since start: when the commands in parser were read
-	batch     int           // bytes given to own links since one was flushed
-	touched   []*link       // links that were given calls which are not flushed yet
+	batches   []*batch      // what is to be sent to the links
+	fresh     queue         // the calls in batches
+	spare     *call         // calls to be used again
+	room      int           // how many more calls may be in flight
+	roomBytes int           // of their commands
+	silent    bool          // the client wants no reply to what it sends: CLIENT REPLY
 	said      said
 	txn       transaction
 	scratch   []int
-	crowded   bool      // so much is in flight that no more is to be added
 	writtenTo []*node   // those that were sent what may have changed something
 	routes    *topology // by which the calls in flight were routed
 
-	moved atomic.Int32 // calls in flight that were redirected
 	large atomic.Int32 // for how many commands links of the session's own are used, see largeFor
 
 	mu           sync.Mutex
-	changed      sync.Cond // a wait of await, or of flush, is over
-	head         *call     // the calls in flight in the order of the commands
-	tail         *call
-	free         *call         // calls to be used again
-	flying       int           // calls in flight
-	bytes        int           // of their commands
-	blocked      int           // calls among them that may wait for others
+	changed      sync.Cond     // a wait of await, or of flush, is over
+	flying       queue         // the calls in flight
+	moved        int           // calls among them that were redirected
+	free         *call         // calls that are over
+	blocked      int           // calls in flight that may wait for others
 	blockedUntil time.Duration // since start: when they have waited for as long as they want to
-	silent       bool          // the client wants no reply to what it sends: CLIENT REPLY
 	awaiting     bool          // await waits until no more than enough calls are in flight
 	enough       int
 	reading      bool        // await reads meanwhile
@@ -103,6 +102,7 @@ func newSession(p *proxy, conn net.Conn) *session {
 	s.in.s = s
 	s.raw = newRawWriter(conn)
 	s.parser = redisproto.NewParser(&s.in)
+	s.measure()
 	s.holdToLimits(false) // until greet knows better
 	return s
 }
@@ -168,8 +168,7 @@ func (s *session) command(c *redisproto.Command) error {
 		s.log.Warn("possible cross-protocol attack", "command", cmd.name)
 		return errAttack
 	}
-	if s.crowded {
-		s.crowded = false
+	if s.isCrowded() {
 		if err := s.await(s.maxFlying / 2); err != nil {
 			return err
 		}
@@ -204,7 +203,9 @@ func (s *session) local(cmd *command, text string) {
 	if text[0] == '-' {
 		cmd.errors.Add(1)
 	}
-	c.answer(nil, []byte(text))
+	if s.publish() == nil {
+		c.answer([]byte(text))
+	}
 }
 
 // finish waits for the replies that are due after the client's last command, for as long as err, which
@@ -247,7 +248,7 @@ func (s *session) malformed(bad *redisproto.ProtocolError) {
 		s.await(0)
 		return
 	}
-	if l.sendMalformed(s, text) == nil {
+	if s.sendMalformed(l, text) == nil {
 		for s.in.err == nil { // until the client hangs up, or the answer is there
 			s.in.ahead = nil
 			s.in.readAhead()
@@ -257,32 +258,6 @@ func (s *session) malformed(bad *redisproto.ProtocolError) {
 }
 
 var malformedCommand = &command{stats: &stats{}, kind: malformed}
-
-// flushLinks has the links send what they were given.
-func (s *session) flushLinks() error {
-	var err error
-	for _, l := range s.touched {
-		if e := l.flush(); e != nil {
-			err = e
-		}
-	}
-	s.touched, s.batch = s.touched[:0], 0
-	if !s.sharing {
-		return err
-	}
-	s.flush(nil)
-	return nil
-}
-
-// touchLink notes that l was given a call that is not flushed yet.
-func (s *session) touchLink(l *link) {
-	for _, t := range s.touched {
-		if t == l {
-			return
-		}
-	}
-	s.touched = append(s.touched, l)
-}
 
 // giveUp ends what a stopping proxy has waited for in vain.
 func (s *session) giveUp() {

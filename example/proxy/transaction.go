@@ -138,11 +138,10 @@ func (s *session) openTransaction(n *node) error {
 		return err
 	}
 	s.writes(n)
-	l.send(&call{cmd: multiCommand}, appendCommand(nil, "MULTI"))
+	s.give(l, &call{cmd: multiCommand}, appendCommand(nil, "MULTI"))
 	for _, raw := range s.txn.held {
-		l.send(dropped, raw)
+		s.give(l, dropped, raw)
 	}
-	s.touchLink(l)
 	s.txn.open, s.txn.begun, s.txn.pending, s.txn.held = l, true, false, nil
 	return nil
 }
