@@ -135,9 +135,9 @@ func TestAnswerTimeout(t *testing.T) {
 		blocked, slow, subscribed := dial(t, p.addr, nil), dial(t, p.addr, nil), dial(t, p.addr, nil)
 		subscribed.send("SUBSCRIBE c")
 		subscribed.read()
-		blocked.send("BLPOP q 0.6")
+		blocked.send("BLPOP q 0.3")
 		blocked.want("*-1\r\n")
-		slow.send("DEBUG SLEEP 0.6")
+		slow.send("DEBUG SLEEP 0.3")
 		slow.want("-ERR upstream did not answer in time; the command may have been executed\r\n")
 		if got := dial(t, p.addr, nil).call("PUBLISH c hi"); got != "1" && len(flags) == 0 {
 			t.Errorf("PUBLISH: got %q, want 1", got)

@@ -122,6 +122,7 @@ func nodesOf(addrs ...string) string {
 // TestLyingNodes has a cluster of two nodes, of which the first answers to its keys what it must not.
 // The client has to get an error in its place, and the other node's keys have to go on.
 func TestLyingNodes(t *testing.T) {
+	t.Parallel()
 	key := keyOf(0)
 	slot := keySlot([]byte(key))
 	var invented atomic.Int64
@@ -143,9 +144,11 @@ func TestLyingNodes(t *testing.T) {
 		{"moved with another slot", func(_, honest string) string { return "-MOVED 1 " + honest + "\r\n" }, errUnexpected, 20},
 		{"no reply", func(_, _ string) string { return "" }, "-ERR upstream closed the connection", 20},
 		{"no RESP", func(_, _ string) string { return "?\r\n" }, "-ERR upstream closed the connection", 20},
+		{"try again for ever", func(_, _ string) string { return "-TRYAGAIN\r\n" }, beingMoved, 1},
 		{"two replies", func(_, _ string) string { return "+a\r\n+b\r\n" }, "+a", 20},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			liar, honest := startFakeNode(t), startFakeNode(t)
 			slots := slotsReply(rangeOf(0, slotCount/mastersOfCluster, liar.addr), rangeOf(slotCount/mastersOfCluster+1, slotCount-1, honest.addr))
 			liar.slots.Store(&slots)

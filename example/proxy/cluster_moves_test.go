@@ -39,27 +39,6 @@ func testHalfMovedSlot(t *testing.T, c *redisCluster, w way) {
 	k.want("*2\r\n$1\r\n1\r\n$1\r\n2\r\n", "+PONG\r\n")
 }
 
-// testNeverMovedSlot has keys on two nodes for longer than the proxy tries.
-func testNeverMovedSlot(t *testing.T, c *redisCluster, p *testProxy) {
-	key := keyOf(0)
-	slot := keySlot([]byte(key))
-	here, there := "{"+key+"}here", "{"+key+"}there"
-	k := dial(t, p.addr, nil)
-	k.send("SET " + there + " 1")
-	k.want("+OK\r\n")
-	from, to := c.fromTo(slot)
-	c.beginMove(slot, from, to)
-	c.moveKeys(slot, 10, from, to)
-	from.want("OK", "CLUSTER SETSLOT "+fmt.Sprint(slot)+" STABLE")
-	from.want("OK", "SET "+here+" 1")
-	from.want("OK", fmt.Sprintf("CLUSTER SETSLOT %d MIGRATING %s", slot, to.id))
-	k.send("MGET "+here+" "+there, "GET "+there)
-	k.want(beingMoved, "$1\r\n1\r\n")
-	for c.moveKeys(slot, 10, from, to) {
-	}
-	c.endMove(slot, from, to)
-}
-
 // testBlockedWhileSlotMoves has clients that wait for a key whose slot moves. Redis ends their
 // waiting with MOVED; they go on to wait at the new node.
 func testBlockedWhileSlotMoves(t *testing.T, c *redisCluster, w way) {

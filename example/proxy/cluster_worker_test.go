@@ -82,8 +82,9 @@ type sentCommand struct {
 }
 
 // pipeline sends some commands and reads their replies. Those that get none, because the connection
-// ends, may have been executed.
+// ends, may have been executed. The pause before leaves the machine time for the nodes and other tests.
 func (w *worker) pipeline(k *conn) error {
+	time.Sleep(time.Duration(w.random.Intn(10)) * time.Millisecond)
 	var sent []sentCommand
 	for range 1 + w.random.Intn(20) {
 		key := w.keys[w.random.Intn(len(w.keys))]

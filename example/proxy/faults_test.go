@@ -126,7 +126,7 @@ func heap() uint64 {
 
 // What a slow client has not read is the upstream's to hold.
 func TestSlowClient(t *testing.T) {
-	const size, count, most = 1 << 20, 200, 16 << 20 // bytes, replies, bytes
+	const size, count, most = 1 << 20, 100, 16 << 20 // bytes, replies, bytes
 	redis := startRedis(t)
 	other := dial(t, redis.addr, nil)
 	other.call("SETRANGE k 1048575 x")
@@ -253,6 +253,7 @@ func TestUpstreamAway(t *testing.T) {
 // is that of its command or says that the upstream was lost; after such an error there are only
 // more of them, and the end.
 func TestUpstreamRestarts(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	p := startProxy(t, redis.addr)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -271,7 +272,7 @@ func TestUpstreamRestarts(t *testing.T) {
 		}()
 	}
 	for range 3 {
-		for seen := good.Load(); good.Load() < seen+20000 && !t.Failed(); {
+		for seen := good.Load(); good.Load() < seen+5000 && !t.Failed(); {
 			time.Sleep(time.Millisecond)
 		}
 		redis.stop()
@@ -283,7 +284,7 @@ func TestUpstreamRestarts(t *testing.T) {
 			break
 		}
 	}
-	for seen := good.Load(); good.Load() < seen+20000 && !t.Failed(); {
+	for seen := good.Load(); good.Load() < seen+5000 && !t.Failed(); {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()

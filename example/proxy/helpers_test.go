@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +21,10 @@ import (
 
 func TestMain(m *testing.M) {
 	startPatience = time.Minute // the machine may be busy
+	flag.Parse()
+	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
+		flag.Set("test.parallel", "8") // those that run beside each other mostly wait for their servers
+	}
 	os.Exit(m.Run())
 }
 
@@ -66,7 +71,8 @@ func (r *redisServer) start() (ready bool) {
 	// The server ends with the shell's input, so also when the test binary dies.
 	const untilEOF = `"$@" & exec >&-; read x; kill -9 $! 2>/dev/null; wait`
 	cmd := exec.Command("sh", append([]string{"-c", untilEOF, "sh", path, "--port", port, "--bind", "127.0.0.1",
-		"--dir", r.t.TempDir(), "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"}, r.args...)...)
+		"--dir", r.t.TempDir(), "--save", "", "--appendonly", "no", "--enable-debug-command", "yes",
+		"--hz", "100"}, r.args...)...) // with which a BLPOP ends as soon as it has waited long enough
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 // Values of any size pass, in each direction, beside what comes before and after them.
 func TestLargeValues(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	forEachMode(t, func(t *testing.T, flags []string) {
 		c := dial(t, startProxy(t, redis.addr, flags...).addr, nil)
@@ -52,7 +53,7 @@ func TestLargeValues(t *testing.T) {
 
 // A large value begins to arrive before its end has been sent, and is not held.
 func TestLargeValuesAreNotHeld(t *testing.T) {
-	const size, most = 64 << 20, 24 << 20 // bytes
+	const size, most = 32 << 20, 24 << 20 // bytes
 	redis := startRedis(t)
 	c := dial(t, redis.addr, nil)
 	c.call(fmt.Sprintf("SETRANGE big %d x", size-1))
@@ -93,6 +94,7 @@ func TestLargeValuesAreNotHeld(t *testing.T) {
 // A client that does not take a large reply keeps no other client of the shared link waiting for long,
 // and is closed if the reply cannot be had again.
 func TestLargeRepliesOnSharedLinks(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	p := startProxy(t, redis.addr, "-shared", "1", "-output", "1000000")
 	c := dial(t, p.addr, nil)

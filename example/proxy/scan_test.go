@@ -220,6 +220,7 @@ func (f *fakeCluster) scanFrom(cursor string, done func(scanCursor) bool, s *sca
 }
 
 func TestScan(t *testing.T) {
+	t.Parallel()
 	f := newFakeCluster(t, 3)
 	var keys []string
 	for n := range 3000 {
@@ -256,6 +257,7 @@ func TestScan(t *testing.T) {
 // TestScanWhileSlotsMove moves the slots between any two replies. Each key is there from the start
 // to the end, so each has to be seen.
 func TestScanWhileSlotsMove(t *testing.T) {
+	t.Parallel()
 	f := newFakeCluster(t, 4)
 	f.random = rand.New(rand.NewSource(7))
 	var keys []string
@@ -284,6 +286,7 @@ func TestScanWhileSlotsMove(t *testing.T) {
 // TestScanOfLargeSlots has a slot with more keys than are had at once. It moves after each of the
 // first replies of its scan, and then again when a whole scan of it has fitted in between.
 func TestScanOfLargeSlots(t *testing.T) {
+	t.Parallel()
 	const keys, never = 1000, -1000
 	slot := keySlot([]byte("tag"))
 	for first := never; first < 400; first = max(first+29, 0) {

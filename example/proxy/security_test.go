@@ -27,6 +27,7 @@ func forEachMode(t *testing.T, test func(t *testing.T, flags []string)) {
 
 // Redis 7.0 compares names up to a NUL, so that some names with a NUL run a command that is refused.
 func TestNamesWithControlCharacters(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	forEachMode(t, func(t *testing.T, flags []string) {
 		p := startProxy(t, redis.addr, append(flags, "-deny", "FLUSHALL,CONFIG|SET", "-slowlog", "1ns", "-slowlog-values")...)
@@ -56,6 +57,7 @@ func TestNamesWithControlCharacters(t *testing.T) {
 		}
 		c.send("CONFIG GET maxmemory")
 		c.want("*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n")
+		c.Close()
 		p.stop()
 		<-p.done
 		if strings.Contains(p.log.String(), "secret") {

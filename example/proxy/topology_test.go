@@ -191,7 +191,7 @@ func runCluster(t *testing.T, c *cluster) {
 // waitFor waits until something is so.
 func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after 20 s it is still not so that %s", what)
 		}
@@ -200,6 +200,7 @@ func waitFor(t testing.TB, what string, is func() bool) {
 
 // TestRefresh takes a cluster through what can happen to its nodes.
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	both := slotsReply(slotRange{0, 99, "a", 1}, slotRange{100, 16383, "b", 2})
 	nodes := &fakeNodes{replies: map[string]string{"seed:2": both}}
 	c := newCluster([]string{"seed:1", "seed:2"}, nodes.dial, noLog)

@@ -95,6 +95,7 @@ var closes = regexp.MustCompile("QUIT|KILL")
 
 // The proxy is transparent: what a client gets through it is what it gets without it, to the byte.
 func TestTransparent(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	plain, timed := startProxy(t, redis.addr), startProxy(t, redis.addr, "-slowlog", "1h")
 	shared := startProxy(t, redis.addr, "-shared", "1")
@@ -125,6 +126,7 @@ func TestTransparent(t *testing.T) {
 // Where commands and replies are matched, each call and each error is counted as often as the server
 // itself says, and each call has its latency.
 func TestCounts(t *testing.T) {
+	t.Parallel()
 	redis := startRedis(t)
 	// The server counts a command of a transaction when that is executed.
 	skip := regexp.MustCompile("CLIENT REPLY|MONITOR|MULTI|" + closes.String())
