@@ -81,7 +81,9 @@ func (n *fakeNode) serve(conn net.Conn) {
 		case "HELLO":
 			reply = "*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
 		case "CLIENT":
-			reply = ":1\r\n"
+			if reply = ":1\r\n"; !strings.EqualFold(string(c.Get(1)), "ID") {
+				reply = "+OK\r\n"
+			}
 		case "ASKING":
 			reply = "+OK\r\n"
 		case "COMMAND":

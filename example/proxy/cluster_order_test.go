@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/secmask/go-redisproto"
+)
+
+// TestRedirectedCallIsWaitedFor has a key whose slot is moved to another node and back. A client sets it
+// twice, the second time while the first SET has been redirected and is not answered. Nothing new may
+// be sent then, since it would go to the node that serves the slot, and overtake.
+func TestRedirectedCallIsWaitedFor(t *testing.T) {
+	const key = "k"
+	slot := keySlot([]byte(key))
+	for _, row := range []struct {
+		redirect, second string
+		own              bool // on links of the client's own
+	}{
+		{"MOVED", "SET k 2", false},
+		{"ASK", "SET k 2", false},
+		{"MOVED", "MSET k 2 {k}2 2", false},
+		{"ASK", "MSET k 2 elsewhere 2", false}, // is split
+		{"MOVED", "SET k 2", true},
+		{"ASK", "SET k 2", true},
+	} {
+		t.Run(fmt.Sprintf("%s, then %s, own=%v", row.redirect, row.second, row.own), func(t *testing.T) {
+			old, other := startFakeNode(t), startFakeNode(t)
+			slots, nodes := slotsReply(rangeOf(0, slotCount-1, old.addr)), nodesOf(old.addr, other.addr)
+			for _, n := range []*fakeNode{old, other} {
+				n.slots.Store(&slots)
+				n.nodes.Store(&nodes)
+			}
+			var mu sync.Mutex
+			var executed []string // by the old node: the values of the key
+			count := func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(executed)
+			}
+			redirected := false
+			old.answer = func(c *redisproto.Command) string {
+				mu.Lock()
+				defer mu.Unlock()
+				if string(c.Get(1)) != key {
+					return "+OK\r\n"
+				}
+				if !redirected {
+					redirected = true
+					return fmt.Sprintf("-%s %d %s\r\n", row.redirect, slot, other.addr)
+				}
+				executed = append(executed, string(c.Get(2)))
+				return "+OK\r\n"
+			}
+			arrived, release := make(chan struct{}), make(chan struct{})
+			releaseOnce := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(releaseOnce) // before the node ends
+			other.answer = func(c *redisproto.Command) string {
+				close(arrived)
+				<-release
+				return fmt.Sprintf("-MOVED %d %s\r\n", slot, old.addr)
+			}
+			p := startProxyWith(t, "-cluster", old.addr)
+			logFailure(t, p)
+			k := way{p, "2", row.own}.dial(t)
+			// From now on the nodes do not tell who serves the slots: with a new topology the session would wait
+			// in any case.
+			lie := "-ERR no\r\n"
+			old.slots.Store(&lie)
+			other.slots.Store(&lie)
+			failures := p.cluster.failures.Load()
+			p.cluster.refresh("")
+			waitFor(t, "a refresh has failed", func() bool { return p.cluster.failures.Load() > failures })
+			k.send("GET {k}none")
+			k.want("+OK\r\n")
+			k.send("SET k 1")
+			<-arrived
+			k.send(row.second)
+			waitFor(t, "the session waits, or the second command has been sent", func() bool { return isAwaiting(p) || count() > 0 })
+			releaseOnce()
+			k.want("+OK\r\n", "+OK\r\n")
+			if want := []string{"1", "2"}; !slices.Equal(executed, want) {
+				t.Errorf("the key was set to %s, want %s", strings.Join(executed, ", "), strings.Join(want, ", "))
+			}
+		})
+	}
+}
+
+// isAwaiting reports whether a session waits until nothing is in flight.
+func isAwaiting(p *testProxy) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.sessions {
+		s.mu.Lock()
+		awaiting := s.awaiting && s.enough == 0
+		s.mu.Unlock()
+		if awaiting {
+			return true
+		}
+	}
+	return false
+}
