@@ -34,7 +34,6 @@ type call struct {
 	reply    []byte // what came while earlier calls were not answered
 	args     string // for the slow log
 	channels int    // of a SUBSCRIBE or the like, as given
-	edit     func(raw []byte) []byte
 
 	// For being sent again.
 	raw      []byte        // the command; nil if it must not be sent again
@@ -119,9 +118,6 @@ func (c *call) answer(raw []byte) {
 // end takes the last reply to c. The mutex of its session is held.
 func (c *call) end(raw []byte) {
 	s := c.session
-	if c.edit != nil {
-		raw = c.edit(raw)
-	}
 	if c.moved {
 		c.moved = false
 		s.moved--

@@ -67,8 +67,8 @@ func (s *session) awaitRoutes() bool {
 	}
 }
 
-// examine finds the keys of a command, and their slot. A command that is not whole is held if it cannot
-// be told without the rest of it.
+// examine finds the keys of a command, and their slot. A command that is not whole is held if that cannot
+// be told without the rest of it, or if it goes to several nodes.
 func (s *session) examine(v *vocabulary, cmd *command, c *redisproto.Command) (query, error) {
 	q := query{v: v, cmd: cmd, c: c, info: s.infoOf(v, cmd, c), slot: noSlot}
 	if q.info == nil || !q.info.fits(c.ArgCount()) {
@@ -81,7 +81,8 @@ func (s *session) examine(v *vocabulary, cmd *command, c *redisproto.Command) (q
 	}
 	var arrived bool
 	q.positions, arrived = q.info.keys(c, s.scratch)
-	if !c.Whole() && (!arrived || q.info.splits()) {
+	copied := q.info.splits() || len(q.positions) == 0 && (s.txn.pending || cmd.kind == cursor || cmd.name == "INFO" || s.concernsAll(cmd, q.info))
+	if !c.Whole() && (!arrived || copied) {
 		var err error
 		if q.c, err = s.hold(c); err != nil {
 			return q, err
@@ -120,7 +121,7 @@ func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redi
 		return s.share(n, slot, v, cmd, c)
 	}
 	if cmd.kind == client && s.leavesForever(cmd, c) {
-		return s.remember(l, v, cmd, c)
+		return s.remember(n, cmd, c)
 	}
 	if s.leavesForever(cmd, c) {
 		l.set(stateForever, true)
@@ -142,23 +143,20 @@ func (s *session) writes(n *node) {
 
 // remember sends what the connections of this client to all nodes are to remember, as CLIENT TRACKING.
 // From then on the session has links of its own to all nodes, which are told the same.
-func (s *session) remember(l *link, v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) remember(n *node, cmd *command, c *redisproto.Command) error {
 	var words []string
 	for i := range c.ArgCount() {
 		words = append(words, string(c.Get(i)))
 	}
-	k := s.begin(cmd, len(c.Raw()))
-	accepted := false
-	k.edit = func(raw []byte) []byte {
-		accepted = raw[0] == '+'
-		return raw
-	}
-	s.give(l, k, c.Raw())
-	if err := s.await(0); err != nil || !accepted {
+	var reply firstReply
+	if err := s.sendGathered(cmd, &reply, []part{{node: n, slot: noSlot, raw: c.Raw()}}); err != nil {
 		return err
 	}
-	s.said.setup = append(s.said.setup, words)
-	return nil
+	err := s.await(0)
+	if bytes.HasPrefix(reply.raw, []byte("+")) {
+		s.said.setup = append(s.said.setup, words)
+	}
+	return err
 }
 
 // sendSplit sends a command whose keys have several slots as one for each slot, if it is of that kind.
@@ -184,8 +182,8 @@ func (s *session) sendSplit(v *vocabulary, cmd *command, c *redisproto.Command, 
 
 // sendGathered sends the first round of the parts of a command.
 func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
-	if s.said.setup != nil {
-		for _, n := range s.routes.masters {
+	for _, p := range parts {
+		if n := p.at(s.routes); n != nil && (s.shared == 0 || s.said.setup != nil) {
 			if _, err := s.takeOwn(n); err != nil {
 				return s.noOwn(cmd, err)
 			}
@@ -212,17 +210,15 @@ func (s *session) sendParts(whole *call, parts []part) {
 	for i, p := range parts {
 		k := s.beginPart(whole, i)
 		k.slot, k.raw = p.slot, append(k.raw, p.raw...)
-		n := p.node
-		if n == nil {
-			n = t.node(p.slot)
-		}
-		if n == nil {
+		n := p.at(t)
+		l := s.ownOn(n)
+		switch {
+		case n == nil:
 			k.answer([]byte(notServed))
-			continue
-		}
-		if l := s.ownOn(n); l == nil || !l.sendCall(k) {
-			s.giveTo(n, k)
-		} else if !slices.Contains(links, l) {
+		case l == nil || !l.sendCall(k):
+			k.own = s.shared == 0
+			s.sendAgain(k, n)
+		case !slices.Contains(links, l):
 			links = append(links, l)
 		}
 	}
@@ -249,9 +245,7 @@ func (s *session) sendKeyless(v *vocabulary, cmd *command, c *redisproto.Command
 	case info.has(flagPubsub):
 		return s.sendTo(s.pubsubNode(s.routes), noSlot, v, cmd, c)
 	case cmd.name == "INFO":
-		k := s.beginShared(noSlot, v, cmd, c)
-		k.edit = asStandalone
-		return s.giveShared(s.anyNode(), k)
+		return s.sendGathered(cmd, &infoReply{}, []part{{node: s.anyNode(), slot: noSlot, raw: c.Raw()}})
 	case s.concernsAll(cmd, info):
 		for _, n := range s.routes.masters {
 			s.writes(n)
@@ -338,6 +332,11 @@ func (p *proxy) pubsubNode(t *topology) *node {
 	}
 	return t.masters[0]
 }
+
+// An infoReply is the gatherer of an INFO.
+type infoReply struct{ firstReply }
+
+func (i *infoReply) append(dst []byte) []byte { return append(dst, asStandalone(i.raw)...) }
 
 // asStandalone changes the reply to INFO: to its clients, the proxy is one Redis.
 func asStandalone(raw []byte) []byte {

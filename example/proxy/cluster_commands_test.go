@@ -13,14 +13,14 @@ import (
 type way struct {
 	*testProxy
 	hello string // the version of the protocol
-	own   bool   // on links of its own
+	told  bool   // each node has to remember something of the client's connection
 }
 
 // dial connects a client.
 func (w way) dial(t testing.TB) *conn {
 	t.Helper()
 	k := dialHello(t, w.addr, w.hello)
-	if w.own { // each node has to remember this of the client's connection
+	if w.told {
 		k.send("CLIENT NO-EVICT ON")
 		k.want("+OK\r\n")
 	}
@@ -29,12 +29,19 @@ func (w way) dial(t testing.TB) *conn {
 
 // inEachWay runs a test in front of one cluster: on shared links and on links of the client's own, in
 // RESP2 and in RESP3.
-func inEachWay(t *testing.T, p *testProxy, test func(t *testing.T, w way)) {
+func inEachWay(t *testing.T, shared, own *testProxy, test func(t *testing.T, w way)) {
 	t.Helper()
-	for _, own := range []bool{false, true} {
-		for _, hello := range []string{"2", "3"} {
-			t.Run(fmt.Sprintf("own=%v/RESP%s", own, hello), func(t *testing.T) { test(t, way{p, hello, own}) })
-		}
+	for _, row := range []struct {
+		name string
+		w    way
+	}{
+		{"shared/RESP2", way{shared, "2", false}},
+		{"shared/RESP3", way{shared, "3", false}},
+		{"own/RESP2", way{own, "2", false}},
+		{"own/RESP3", way{own, "3", false}},
+		{"told/RESP3", way{shared, "3", true}},
+	} {
+		t.Run(row.name, func(t *testing.T) { test(t, row.w) })
 	}
 }
 
@@ -43,7 +50,9 @@ func TestCluster(t *testing.T) {
 	c := startCluster(t)
 	redis := startRedis(t)
 	p := startProxyWith(t, "-cluster", c.seeds(), "-output", "1048576")
+	own := startProxyWith(t, "-cluster", c.seeds(), "-output", "1048576", "-shared", "0")
 	logFailure(t, p)
+	logFailure(t, own)
 	onEmpty := func(t *testing.T, test func()) {
 		k := dial(t, p.addr, nil)
 		k.send("FLUSHALL")
@@ -67,12 +76,14 @@ func TestCluster(t *testing.T) {
 		{"scripts", testScripts},
 		{"random key", testRandomKey},
 		{"large values", testLargeValues},
+		{"large commands", testLargeCommands},
+		{"unblock and kill", testUnblockAndKill},
 		{"half moved slot", testHalfMovedSlot},
 		{"blocked while a slot moves", testBlockedWhileSlotMoves},
 		{"scripted redirects", testScriptedRedirects},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inEachWay(t, p, func(t *testing.T, w way) { onEmpty(t, func() { test.run(t, c, w) }) })
+			inEachWay(t, p, own, func(t *testing.T, w way) { onEmpty(t, func() { test.run(t, c, w) }) })
 		})
 	}
 	for _, test := range []struct {

@@ -42,7 +42,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.clientCA, "tls-client-ca", "", "file of authorities; clients need a certificate from one of them")
 	fs.StringVar(&o.upstream, "upstream", "127.0.0.1:6379", "address of the Redis behind this")
 	fs.StringVar(&o.seeds, "cluster", "", "addresses of some nodes of the Redis Cluster behind this, with commas between")
-	fs.IntVar(&o.shared, "shared", 0, "connections to each node that clients share; 0: each client has its own; default 1 with -cluster")
+	fs.IntVar(&o.shared, "shared", 0, "connections to each node that clients share; 0: each client has its own; default 1 with -cluster, else 0")
 	fs.BoolVar(&o.upstreamTLS, "upstream-tls", false, "speak TLS to the upstream")
 	fs.StringVar(&o.upstreamCA, "upstream-ca", "", "file of authorities that may vouch for the upstream; default the system's")
 	fs.StringVar(&o.upstreamName, "upstream-name", "", "name in the upstream's certificate; default the host of its address")
@@ -101,7 +101,6 @@ func (o *options) check(rest []string) error {
 		{o.seeds != "" && o.given["upstream"], "-cluster and -upstream exclude each other"},
 		{o.given["cluster"] && o.seeds == "", "-cluster names no address"},
 		{o.shared < 0 || o.shared > maxShared, fmt.Sprintf("-shared must be from 0 to %d", maxShared)},
-		{o.seeds != "" && o.shared == 0, "-shared must be at least 1 with -cluster"},
 		{o.key != "" && o.cert == "", "-tls-key needs -tls-cert"},
 		{o.cert != "" && o.key == "", "-tls-cert needs -tls-key"},
 		{o.clientCA != "" && o.cert == "", "-tls-client-ca needs -tls-cert"},
@@ -211,12 +210,14 @@ func (o *options) limitClients(log *slog.Logger) {
 	const others = 64 // for shared links, the listener, what the program itself has open
 	each := 2         // each client has a connection of its own
 	limit := descriptors()
-	if limit <= 0 {
+	switch {
+	case limit <= 0:
 		return
-	}
-	if o.sharing {
+	case o.shared > 0:
 		each = 1 // links of a client's own are few, but a part is left for them
 		limit = limit / 4 * 3
+	case o.seeds != "": // it has one to each master; how many there are is not known yet
+		each = 1 + max(3, len(strings.Split(o.seeds, ",")))
 	}
 	if most := max((limit-others)/each, 1); o.maxClients > most {
 		log.Info("the limit of file descriptors suffices for fewer clients than -maxclients says", "clients", most)

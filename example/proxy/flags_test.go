@@ -33,7 +33,7 @@ func TestFlags(t *testing.T) {
 		{"-cluster a:1,b", "-cluster"},
 		{"-cluster a:1,", "-cluster"},
 		{"-cluster a:1 -upstream b:2", "-cluster"},
-		{"-cluster a:1 -shared 0", "-shared"},
+		{"-cluster a:1 -shared 0", ""},
 		{"-shared -1", "-shared"},
 		{"-shared 1000", "-shared"},
 		{"-drain -5s", "-drain"},

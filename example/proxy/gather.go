@@ -16,6 +16,14 @@ type part struct {
 	places []int  // which of the keys of the client's command these are, counted from 0; nil if it is not split
 }
 
+// at returns the node that a part is for, or nil if its slot has none.
+func (p part) at(t *topology) *node {
+	if p.node != nil {
+		return p.node
+	}
+	return t.node(p.slot)
+}
+
 // A gatherer makes one reply of those of several parts. Parts are sent in rounds: when each part of
 // a round has been answered, next says whether there is another round. Parts for the same node are
 // sent on the same link in their order. Its methods are not safe for concurrent use.

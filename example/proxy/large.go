@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"github.com/secmask/go-redisproto"
@@ -81,7 +82,19 @@ func (s *session) passLarge(l *link, c *call, r reply) error {
 	s.mu.Lock()
 	s.wrote(err)
 	s.mu.Unlock()
+	if isWriteError(err) {
+		return errOver // the client is gone, and the upstream is as it was
+	}
 	return err
+}
+
+// isWriteError reports whether an error of copying from one connection to another is one of writing.
+func isWriteError(err error) bool {
+	var inner *net.OpError
+	for op := (*net.OpError)(nil); errors.As(err, &op); err = op.Err {
+		inner = op
+	}
+	return inner != nil && inner.Op == "write"
 }
 
 // takeLargeShared takes a reply on a shared link that is not whole yet.

@@ -268,6 +268,10 @@ func (s *session) answerClient(v *vocabulary, cmd *command, c *redisproto.Comman
 		s.said.name = string(c.Get(2))
 		s.tellOwn(appendCommand(nil, "CLIENT", "SETNAME", s.said.name))
 		s.local(cmd, "+OK\r\n")
+	case sub == "UNBLOCK" && (n == 3 || n == 4):
+		s.local(cmd, s.answerUnblock(c))
+	case sub == "KILL" && n == 4 && bytes.EqualFold(c.Get(2), []byte("ID")):
+		return true, s.answerKill(cmd, c)
 	case sub == "SETINFO" && n == 4 && cmd.info != nil && cmd.info.subs["SETINFO"] != nil:
 		s.local(cmd, s.answerSetInfo(c))
 	default:

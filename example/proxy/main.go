@@ -22,6 +22,7 @@
 //	match.go     finds the call that a reply belongs to
 //	call.go      puts replies in the order of the commands
 //	output.go    writes them to the client
+//	unblock.go   ends what waits for others
 //	slowlog.go   logs slow commands
 //	metrics.go   serves what is counted
 package main

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,8 +45,8 @@ type proxy struct {
 
 // Settings are what the flags say.
 type settings struct {
-	sharing          bool // sessions share links
-	shared           int  // links of each node that are shared
+	sharing          bool // what a client says of its connection is not for the upstream's
+	shared           int  // links of each node that are shared; 0 if each session has its own
 	tls              *tls.Config
 	upstreamUser     string
 	upstreamPassword string
@@ -360,57 +359,4 @@ func (p *proxy) learn(ctx context.Context) error {
 	p.vocabulary.Store(newVocabulary(t, p.rules, p.vocabulary.Load()))
 	p.mu.Unlock()
 	return nil
-}
-
-// unblock has the upstream end the commands of s that wait for others, as CLIENT UNBLOCK does, until
-// the function that it returns is called. A link whose upstream refuses that is closed.
-func (s *session) unblock() (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		for failed := 0; ; {
-			s.mu.Lock()
-			owns, blocked := append([]*link(nil), s.owns...), s.blocked
-			s.mu.Unlock()
-			if blocked > 0 {
-				for _, l := range owns {
-					if s.unblockLink(l) != nil {
-						failed++
-					}
-				}
-			}
-			if failed > 3 {
-				for _, l := range owns {
-					l.close(errUnblocked)
-				}
-				return
-			}
-			select {
-			case <-done:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	}()
-	return sync.OnceFunc(func() { close(done) })
-}
-
-// unblockLink ends what waits on l.
-func (s *session) unblockLink(l *link) error {
-	if _, err := strconv.Atoi(l.id); err != nil {
-		return err
-	}
-	conn, err := s.dial(l.node)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	commands := [][]string{{"CLIENT", "UNBLOCK", l.id, "ERROR"}}
-	if s.upstreamPassword != "" {
-		commands = append([][]string{s.authCommand()}, commands...)
-	}
-	replies, err := handshake(conn, s.connectTimeout, commands...)
-	if err != nil {
-		return err
-	}
-	return replies[len(replies)-1].err
 }

@@ -94,6 +94,9 @@ func isSmall(c *redisproto.Command) bool { return c.Whole() && len(c.Raw()) <= m
 // needsOwn reports whether c must not go to a shared link: because it leaves something behind there,
 // waits for others, or is large.
 func (s *session) needsOwn(cmd *command, c *redisproto.Command) bool {
+	if s.shared == 0 {
+		return true
+	}
 	switch cmd.kind {
 	case subscribe, multi, monitor, selectDB, quit:
 		return true
@@ -133,23 +136,12 @@ func short(b []byte) []byte {
 
 // share gives a command to the link to n that the session shares with others.
 func (s *session) share(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
-	return s.giveShared(n, s.beginShared(slot, v, cmd, c))
-}
-
-// beginShared begins a call that goes to a shared link.
-func (s *session) beginShared(slot int, v *vocabulary, cmd *command, c *redisproto.Command) *call {
 	raw := c.Raw()
 	k := s.begin(cmd, len(raw))
-	k.slot = slot
+	k.node, k.slot = n, slot
 	k.raw = append(k.raw, raw...)
 	s.observe(v, k, c)
-	return k
-}
-
-// giveShared is give for a shared link to n.
-func (s *session) giveShared(n *node, k *call) error {
-	k.node = n
-	return s.give(s.sharedLink(n, s), k, k.raw)
+	return s.give(s.sharedLink(n, s), k, raw)
 }
 
 // giveTo sends a call on a shared link to n.
@@ -234,7 +226,7 @@ func (s *session) noOwn(cmd *command, err error) error {
 // returnLinks gives back the session's own links if nothing is in flight, and nothing stays behind on
 // them.
 func (s *session) returnLinks() {
-	if len(s.owns) == 0 {
+	if len(s.owns) == 0 || s.shared == 0 {
 		return
 	}
 	s.mu.Lock()

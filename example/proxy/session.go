@@ -261,13 +261,18 @@ var malformedCommand = &command{stats: &stats{}, kind: malformed}
 
 // giveUp ends what a stopping proxy has waited for in vain.
 func (s *session) giveUp() {
+	s.closeOwns(errStopped)
+	time.AfterFunc(goodbye, s.end)
+}
+
+// closeOwns closes the session's own links because of err.
+func (s *session) closeOwns(err error) {
 	s.mu.Lock()
 	owns := slices.Clone(s.owns)
 	s.mu.Unlock()
 	for _, l := range owns {
-		l.close(errStopped)
+		l.close(err)
 	}
-	time.AfterFunc(goodbye, s.end)
 }
 
 // end makes the session over: whoever reads from the client or writes to it stops.

@@ -20,8 +20,10 @@ type query struct {
 	slot      int          // of all of them, noSlot or crossSlot
 }
 
-// maxHeld is how many bytes are queued for a transaction whose node is not known yet.
-const maxHeld = 64 << 10
+// keyless reports whether the command has no keys, as far as it is right at all.
+func (q *query) keyless() bool {
+	return q.slot == noSlot && q.info != nil && q.info.fits(q.c.ArgCount())
+}
 
 const execAbort = "-EXECABORT Transaction discarded because of previous errors.\r\n"
 
@@ -98,7 +100,10 @@ func (s *session) transactPending(q query) error {
 	case s.untransactable(q):
 		t.aborted = true
 		s.local(q.cmd, refusalText(notInTransaction))
-	case t.aborted, q.slot == noSlot && q.info != nil && q.info.fits(q.c.ArgCount()) && t.bytes+len(raw) <= maxHeld:
+	case q.keyless() && t.bytes+len(raw) > s.maxOutput:
+		t.aborted = true
+		s.local(q.cmd, "-ERR too much is queued before the first key of a transaction, see -output\r\n")
+	case t.aborted, q.keyless():
 		t.held = append(t.held, bytes.Clone(raw))
 		t.bytes += len(raw)
 		s.local(q.cmd, "+QUEUED\r\n")
