@@ -21,7 +21,7 @@ const (
 )
 
 // routeInCluster sends a command to the nodes of a cluster that it concerns.
-func (s *session) routeInCluster(v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 	if s.routes == nil && !s.awaitRoutes() {
 		s.local(cmd, "-ERR upstream is away\r\n")
 		return nil
@@ -32,10 +32,10 @@ func (s *session) routeInCluster(v *vocabulary, cmd *command, c *redisproto.Comm
 	}
 	if len(s.owns) > 0 && !s.said.resp3 && cmd.kind != subscribe {
 		if l := s.ownWith(stateSubscribed); l != nil {
-			return s.pass(l, v, cmd, c, "") // it refuses most
+			return s.pass(l, cmd, c, "") // it refuses most
 		}
 	}
-	q, err := s.examine(v, cmd, c)
+	q, err := s.examine(cmd, c)
 	if err != nil {
 		s.local(cmd, "-ERR this command is larger than the proxy may hold, see -output\r\n")
 		return errQuit
@@ -44,15 +44,15 @@ func (s *session) routeInCluster(v *vocabulary, cmd *command, c *redisproto.Comm
 	case s.txn.pending || s.txn.open != nil || cmd.kind == multi || cmd.kind == watch || cmd.kind == endMulti:
 		return s.transact(q)
 	case cmd.kind == wait:
-		return s.waitForReplicas(v, cmd, q.c)
+		return s.waitForReplicas(cmd, q.c)
 	case q.info == nil || !q.info.fits(q.c.ArgCount()):
-		return s.sendTo(s.anyNode(), noSlot, v, cmd, q.c)
+		return s.sendTo(s.anyNode(), noSlot, cmd, q.c)
 	case q.slot == crossSlot:
-		return s.sendSplit(v, cmd, q.c, q.info, q.positions)
+		return s.sendSplit(cmd, q.c, q.info, q.positions)
 	case q.slot >= 0:
-		return s.sendToSlot(q.slot, v, cmd, q.c)
+		return s.sendToSlot(q.slot, cmd, q.c)
 	}
-	return s.sendKeyless(v, cmd, q.c, q.info)
+	return s.sendKeyless(cmd, q.c, q.info)
 }
 
 // awaitRoutes waits until it is known which node serves which slot. It reports false if that does not
@@ -69,8 +69,8 @@ func (s *session) awaitRoutes() bool {
 
 // examine finds the keys of a command, and their slot. A command that is not whole is held if that cannot
 // be told without the rest of it, or if it goes to several nodes.
-func (s *session) examine(v *vocabulary, cmd *command, c *redisproto.Command) (query, error) {
-	q := query{v: v, cmd: cmd, c: c, info: s.infoOf(v, cmd, c), slot: noSlot}
+func (s *session) examine(cmd *command, c *redisproto.Command) (query, error) {
+	q := query{cmd: cmd, c: c, info: cmd.info.of(c), slot: noSlot}
 	if q.info == nil || !q.info.fits(c.ArgCount()) {
 		return q, nil
 	}
@@ -95,18 +95,18 @@ func (s *session) examine(v *vocabulary, cmd *command, c *redisproto.Command) (q
 }
 
 // sendToSlot sends a command to the node that serves a slot.
-func (s *session) sendToSlot(slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) sendToSlot(slot int, cmd *command, c *redisproto.Command) error {
 	n := s.routes.node(slot)
 	if n == nil {
 		s.cluster.refresh("")
 		s.local(cmd, notServed)
 		return nil
 	}
-	return s.sendTo(n, slot, v, cmd, c)
+	return s.sendTo(n, slot, cmd, c)
 }
 
 // sendTo sends a command to a node, on the shared link or on one of the session's own.
-func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) sendTo(n *node, slot int, cmd *command, c *redisproto.Command) error {
 	if cmd.info == nil || !cmd.info.has(flagReadonly) {
 		s.writes(n)
 	}
@@ -118,7 +118,7 @@ func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redi
 		}
 	}
 	if l == nil {
-		return s.share(n, slot, v, cmd, c)
+		return s.share(n, slot, cmd, c)
 	}
 	if cmd.kind == client && s.leavesForever(cmd, c) {
 		return s.remember(n, cmd, c)
@@ -127,7 +127,7 @@ func (s *session) sendTo(n *node, slot int, v *vocabulary, cmd *command, c *redi
 		l.set(stateForever, true)
 	}
 	waits := cmd.kind == subscribe || cmd.blocking && cmd.waits(c)
-	if err := s.pass(l, v, cmd, c, ""); err != nil || !waits {
+	if err := s.pass(l, cmd, c, ""); err != nil || !waits {
 		return err
 	}
 	// What follows may concern another node, and must not overtake.
@@ -160,7 +160,7 @@ func (s *session) remember(n *node, cmd *command, c *redisproto.Command) error {
 }
 
 // sendSplit sends a command whose keys have several slots as one for each slot, if it is of that kind.
-func (s *session) sendSplit(v *vocabulary, cmd *command, c *redisproto.Command, info *commandInfo, positions []int) error {
+func (s *session) sendSplit(cmd *command, c *redisproto.Command, info *commandInfo, positions []int) error {
 	var parts []part
 	if info.splits() {
 		if parts = info.split(c, positions); len(parts) == 0 {
@@ -229,21 +229,21 @@ func (s *session) sendParts(whole *call, parts []part) {
 }
 
 // sendKeyless sends a command without keys: to all masters, or to one of them.
-func (s *session) sendKeyless(v *vocabulary, cmd *command, c *redisproto.Command, info *commandInfo) error {
+func (s *session) sendKeyless(cmd *command, c *redisproto.Command, info *commandInfo) error {
 	switch {
 	case cmd.kind == cursor:
-		return s.scan(v, cmd, c)
+		return s.scan(cmd, c)
 	case cmd.name == "RANDOMKEY":
 		g, parts := newRandomKey(s.routes)
 		return s.sendRounds(cmd, g, parts)
 	case cmd.name == "SUNSUBSCRIBE":
-		return s.unsubscribeShards(v, cmd, c)
+		return s.unsubscribeShards(cmd, c)
 	case cmd.kind == subscribe && s.ownWith(stateChannels) != nil:
-		return s.sendTo(s.ownWith(stateChannels).node, noSlot, v, cmd, c)
+		return s.sendTo(s.ownWith(stateChannels).node, noSlot, cmd, c)
 	case cmd.kind == subscribe:
-		return s.subscribe(v, cmd, c)
+		return s.subscribe(cmd, c)
 	case info.has(flagPubsub):
-		return s.sendTo(s.pubsubNode(s.routes), noSlot, v, cmd, c)
+		return s.sendTo(s.pubsubNode(s.routes), noSlot, cmd, c)
 	case cmd.name == "INFO":
 		return s.sendGathered(cmd, &infoReply{}, []part{{node: s.anyNode(), slot: noSlot, raw: c.Raw()}})
 	case s.concernsAll(cmd, info):
@@ -253,11 +253,11 @@ func (s *session) sendKeyless(v *vocabulary, cmd *command, c *redisproto.Command
 		parts := broadcast(s.routes, c.Raw())
 		return s.sendGathered(cmd, gather(info, parts), parts)
 	}
-	return s.sendTo(s.anyNode(), noSlot, v, cmd, c)
+	return s.sendTo(s.anyNode(), noSlot, cmd, c)
 }
 
 // unsubscribeShards sends SUNSUBSCRIBE without channels to all nodes where there are subscriptions.
-func (s *session) unsubscribeShards(v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) unsubscribeShards(cmd *command, c *redisproto.Command) error {
 	var links []*link
 	for _, l := range s.owns {
 		if l.state.Load()&stateShards != 0 {
@@ -265,10 +265,10 @@ func (s *session) unsubscribeShards(v *vocabulary, cmd *command, c *redisproto.C
 		}
 	}
 	if len(links) == 0 {
-		return s.sendTo(s.anyNode(), noSlot, v, cmd, c)
+		return s.sendTo(s.anyNode(), noSlot, cmd, c)
 	}
 	for _, l := range links {
-		if err := s.pass(l, v, cmd, c, ""); err != nil {
+		if err := s.pass(l, cmd, c, ""); err != nil {
 			return err
 		}
 	}
@@ -282,7 +282,7 @@ func (s *session) concernsAll(cmd *command, info *commandInfo) bool {
 }
 
 // scan sends one step of SCAN.
-func (s *session) scan(v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) scan(cmd *command, c *redisproto.Command) error {
 	step, parts, text := s.scanner.begin(c)
 	if text != "" {
 		s.local(cmd, text)
@@ -307,7 +307,7 @@ func (s *session) anyNode() *node {
 }
 
 // subscribe sends a subscription to the node of all of them. If that is lost, another one takes over.
-func (s *session) subscribe(v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) subscribe(cmd *command, c *redisproto.Command) error {
 	n := s.pubsubNode(s.routes)
 	for range s.routes.masters {
 		if _, err := s.takeOwn(n); err == nil || err == errOver {
@@ -315,7 +315,7 @@ func (s *session) subscribe(v *vocabulary, cmd *command, c *redisproto.Command) 
 		}
 		n = s.pubsubNode(s.routes) // n is known to be away now
 	}
-	return s.sendTo(n, noSlot, v, cmd, c)
+	return s.sendTo(n, noSlot, cmd, c)
 }
 
 // pubsubNode returns the master that all subscriptions and messages go to, so that the number that

@@ -31,6 +31,7 @@ const (
 	monitor               // it cannot be told where its replies end
 	wait                  // one reply, about the commands that this connection has sent before
 	cursor                // SCAN: one reply, with a cursor that says where to go on
+	ofCluster             // one reply; not possible with a server without cluster mode
 	attack                // what a browser says; Redis closes without a word
 	malformed             // no command at all: an error, and then the upstream closes
 )
@@ -42,6 +43,7 @@ var special = map[string]kind{
 	"HELLO": hello, "AUTH": auth, "RESET": reset, "QUIT": quit, "SHUTDOWN": quit,
 	"MULTI": multi, "EXEC": endMulti, "DISCARD": endMulti, "WATCH": watch, "UNWATCH": watch,
 	"CLIENT": client, "SELECT": selectDB, "MONITOR": monitor, "WAIT": wait, "WAITAOF": wait, "SCAN": cursor,
+	"CLUSTER": ofCluster, "ASKING": ofCluster, "READONLY": ofCluster, "READWRITE": ofCluster,
 	"POST": attack, "HOST:": attack,
 }
 

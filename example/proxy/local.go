@@ -17,14 +17,16 @@ var errQuit = errors.New("the client's last command was answered")
 const notInTransaction = "not~in~transaction" // a stand-in's name, see rules.stand
 
 // answerLocally answers what a shared link must not remember, so that no client notices.
-func (s *session) answerLocally(v *vocabulary, cmd *command, c *redisproto.Command) (answered bool, err error) {
+func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered bool, err error) {
 	switch cmd.kind {
 	case hello, auth, reset, quit, client, selectDB:
-	default:
-		if s.cluster != nil && cmd.name == "CLUSTER" || clusterOnly[cmd.name] {
-			s.local(cmd, "-ERR This instance has cluster support disabled\r\n")
-			return true, nil
+	case ofCluster:
+		if s.cluster == nil && cmd.name == "CLUSTER" {
+			return false, nil // the upstream may be a node of a cluster
 		}
+		s.local(cmd, "-ERR This instance has cluster support disabled\r\n")
+		return true, nil
+	default:
 		return false, nil
 	}
 	if !c.Whole() {
@@ -55,13 +57,13 @@ func (s *session) answerLocally(v *vocabulary, cmd *command, c *redisproto.Comma
 	case hello:
 		switch {
 		case inMulti && (s.cluster != nil || s.password != ""):
-			return true, s.refuse(v, cmd, c, notInTransaction)
+			return true, s.refuse(cmd, c, notInTransaction)
 		case inMulti:
 			return false, nil
 		}
 		return true, s.answerHello(cmd, c)
 	case client:
-		return s.answerClient(v, cmd, c, inMulti)
+		return s.answerClient(cmd, c, inMulti)
 	}
 	return s.answerSelect(cmd, c, inMulti)
 }
@@ -75,10 +77,6 @@ func (s *session) syncOwn() error {
 	}
 	return s.await(0)
 }
-
-// clusterOnly are the commands that a connection of a node remembers, and that a server without cluster
-// mode refuses.
-var clusterOnly = map[string]bool{"ASKING": true, "READONLY": true, "READWRITE": true}
 
 // answerReset forgets all that the client has said.
 func (s *session) answerReset(cmd *command) error {
@@ -239,12 +237,12 @@ func validName(b []byte) bool {
 }
 
 // answerClient answers the subcommands of CLIENT that are about the connection.
-func (s *session) answerClient(v *vocabulary, cmd *command, c *redisproto.Command, inMulti bool) (bool, error) {
+func (s *session) answerClient(cmd *command, c *redisproto.Command, inMulti bool) (bool, error) {
 	sub := string(bytes.ToUpper(short(c.Get(1))))
 	if sub == "REPLY" && c.ArgCount() == 3 {
 		switch {
 		case inMulti && s.cluster != nil:
-			return true, s.refuse(v, cmd, c, notInTransaction)
+			return true, s.refuse(cmd, c, notInTransaction)
 		case inMulti:
 			return false, nil
 		}

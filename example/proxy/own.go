@@ -14,7 +14,7 @@ import (
 
 // pass sends a command on a link of the session's own. A command that is refused has a stand-in there,
 // so that its error comes in its place.
-func (s *session) pass(l *link, v *vocabulary, cmd *command, c *redisproto.Command, refused string) error {
+func (s *session) pass(l *link, cmd *command, c *redisproto.Command, refused string) error {
 	raw := c.Raw()
 	if refused != "" {
 		raw = s.rules.stand(refused)
@@ -37,7 +37,7 @@ func (s *session) pass(l *link, v *vocabulary, cmd *command, c *redisproto.Comma
 	}
 	k := s.begin(cmd, len(raw))
 	k.channels = c.ArgCount() - 1
-	s.observe(v, k, c)
+	s.observe(k, c)
 	if cmd.blocking && cmd.waits(c) {
 		s.blocks(k, cmd, c)
 	}
@@ -54,9 +54,9 @@ func (s *session) pass(l *link, v *vocabulary, cmd *command, c *redisproto.Comma
 }
 
 // observe notes what the slow log is to show of k, if it becomes slow.
-func (s *session) observe(v *vocabulary, k *call, c *redisproto.Command) {
+func (s *session) observe(k *call, c *redisproto.Command) {
 	if s.slow > 0 && !k.cmd.blocking {
-		k.args = v.describe(k.cmd, c, s.slowValues)
+		k.args = k.cmd.describe(c, s.slowValues)
 	}
 }
 

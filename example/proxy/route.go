@@ -8,7 +8,7 @@ import (
 )
 
 // route sends a command of a session that shares links, or answers it.
-func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refused string) error {
+func (s *session) route(cmd *command, c *redisproto.Command, refused string) error {
 	if err := s.keepOrder(); err != nil {
 		return err
 	}
@@ -19,23 +19,23 @@ func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refu
 		defer func() { s.silent = false }()
 	}
 	if refused != "" && !s.txn.uncounted {
-		return s.refuse(v, cmd, c, refused)
+		return s.refuse(cmd, c, refused)
 	}
 	if !s.said.user && cmd.kind != auth && cmd.kind != hello && cmd.name != "QUIT" && cmd.kind != reset {
 		s.local(cmd, "-NOAUTH Authentication required.\r\n")
 		return nil
 	}
 	if s.txn.uncounted && s.cluster == nil && (cmd.kind != auth && cmd.kind != hello || s.password == "") {
-		return s.pass(s.passing(), v, cmd, c, refused)
+		return s.pass(s.passing(), cmd, c, refused)
 	}
-	if answered, err := s.answerLocally(v, cmd, c); answered {
+	if answered, err := s.answerLocally(cmd, c); answered {
 		return err
 	}
 	if s.cluster != nil {
-		return s.routeInCluster(v, cmd, c)
+		return s.routeInCluster(cmd, c)
 	}
 	if cmd.kind == wait {
-		return s.waitForReplicas(v, cmd, c)
+		return s.waitForReplicas(cmd, c)
 	}
 	l := s.ownOn(s.single)
 	if l == nil && s.needsOwn(cmd, c) {
@@ -45,12 +45,12 @@ func (s *session) route(v *vocabulary, cmd *command, c *redisproto.Command, refu
 		}
 	}
 	if l == nil {
-		return s.share(s.single, noSlot, v, cmd, c)
+		return s.share(s.single, noSlot, cmd, c)
 	}
 	if s.leavesForever(cmd, c) {
 		l.set(stateForever, true)
 	}
-	return s.pass(l, v, cmd, c, "")
+	return s.pass(l, cmd, c, "")
 }
 
 // keepOrder waits until nothing is in flight if what is sent now could overtake it, since slots may have
@@ -73,13 +73,13 @@ func (s *session) keepOrder() error {
 }
 
 // refuse answers a command that is refused. In a transaction, it is aborted by that.
-func (s *session) refuse(v *vocabulary, cmd *command, c *redisproto.Command, refused string) error {
+func (s *session) refuse(cmd *command, c *redisproto.Command, refused string) error {
 	if len(s.owns) > 0 {
 		if err := s.await(0); err != nil {
 			return err
 		}
 		if l := s.ownWith(stateMulti | stateForever); l != nil {
-			return s.pass(l, v, cmd, c, refused)
+			return s.pass(l, cmd, c, refused)
 		}
 	}
 	s.txn.aborted = true
@@ -135,12 +135,12 @@ func short(b []byte) []byte {
 }
 
 // share gives a command to the link to n that the session shares with others.
-func (s *session) share(n *node, slot int, v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) share(n *node, slot int, cmd *command, c *redisproto.Command) error {
 	raw := c.Raw()
 	k := s.begin(cmd, len(raw))
 	k.node, k.slot = n, slot
 	k.raw = append(k.raw, raw...)
-	s.observe(v, k, c)
+	s.observe(k, c)
 	return s.give(s.sharedLink(n, s), k, raw)
 }
 
@@ -256,12 +256,12 @@ func (s *session) returnLinks() {
 
 // waitForReplicas sends WAIT, behind a PING, to each node that the session has written to: a node waits
 // for what the last command of that connection has seen, and a new connection has seen nothing.
-func (s *session) waitForReplicas(v *vocabulary, cmd *command, c *redisproto.Command) error {
+func (s *session) waitForReplicas(cmd *command, c *redisproto.Command) error {
 	if err := s.await(0); err != nil {
 		return err
 	}
 	if l := s.ownWith(stateMulti | stateForever); l != nil {
-		return s.pass(l, v, cmd, c, "")
+		return s.pass(l, cmd, c, "")
 	}
 	written := len(s.writtenTo)
 	s.writtenTo = slices.DeleteFunc(s.writtenTo, s.isReplaced)
@@ -287,7 +287,7 @@ func (s *session) waitForReplicas(v *vocabulary, cmd *command, c *redisproto.Com
 	parts := make([]part, len(links))
 	var g gatherer = &firstReply{}
 	if len(parts) > 1 {
-		g = gather(s.infoOf(v, cmd, c), parts)
+		g = gather(cmd.info.of(c), parts)
 	}
 	whole, err := s.beginGather(cmd, g, len(parts))
 	if err != nil {
@@ -300,14 +300,6 @@ func (s *session) waitForReplicas(v *vocabulary, cmd *command, c *redisproto.Com
 		s.give(l, k, c.Raw())
 	}
 	return nil
-}
-
-// infoOf is what the upstream says of c, or of its subcommand.
-func (s *session) infoOf(v *vocabulary, cmd *command, c *redisproto.Command) *commandInfo {
-	if cmd.info == nil || cmd.info.subs == nil {
-		return cmd.info
-	}
-	return v.table.lookup(c)
 }
 
 // firstReply is the gatherer of a single part.

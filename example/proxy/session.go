@@ -33,6 +33,8 @@ type session struct {
 	// The session's goroutine alone uses these.
 	in        input
 	parser    *redisproto.Parser
+	v         *vocabulary   // of the last command
+	cmd       *command      // what is known of it
 	received  time.Duration // since start: when the commands in parser were read
 	batches   []*batch      // what is to be sent to the links
 	fresh     queue         // the calls in batches
@@ -163,7 +165,10 @@ func (s *session) command(c *redisproto.Command) error {
 			return nil
 		}
 	}
-	cmd := v.find(c.Name())
+	if name := c.Name(); v != s.v || s.cmd.name != string(name) { // most are the same as the one before
+		s.v, s.cmd = v, v.find(name)
+	}
+	cmd := s.cmd
 	if cmd.kind == attack {
 		s.log.Warn("possible cross-protocol attack", "command", cmd.name)
 		return errAttack
@@ -178,9 +183,9 @@ func (s *session) command(c *redisproto.Command) error {
 		s.rules.refused.Add(1)
 	}
 	if !s.sharing {
-		return s.pass(s.owns[0], v, cmd, c, refused)
+		return s.pass(s.owns[0], cmd, c, refused)
 	}
-	return s.route(v, cmd, c, refused)
+	return s.route(cmd, c, refused)
 }
 
 // refuseAll answers what the client has sent so far with an error, and closes. Going on would be wrong:

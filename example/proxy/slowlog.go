@@ -45,7 +45,7 @@ func (l *slowLog) report(log *slog.Logger) {
 
 // describe gives a command as the slow log shows it: its name and its first key, or all arguments. A
 // name that the upstream does not know is not shown either, since it may be a password out of place.
-func (v *vocabulary) describe(cmd *command, c *redisproto.Command, values bool) string {
+func (cmd *command) describe(c *redisproto.Command, values bool) string {
 	const most = 128 // bytes
 	if cmd.info == nil {
 		return "(a command that the upstream does not describe)"
@@ -54,7 +54,7 @@ func (v *vocabulary) describe(cmd *command, c *redisproto.Command, values bool) 
 		return cmd.name + " (redacted)"
 	}
 	if !values {
-		info := v.table.lookup(c)
+		info := cmd.info.of(c)
 		positions, _ := info.keys(c, nil)
 		if len(positions) == 0 {
 			return info.name

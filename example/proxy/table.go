@@ -110,14 +110,18 @@ const maxCommandName = 64
 // subcommand that the server does not have it returns the command itself, so that it can be sent on
 // and the server says what is wrong. It does not allocate.
 func (t *table) lookup(c *redisproto.Command) *commandInfo {
-	info := findUpper(t.commands, c.Get(0))
-	if info == nil || info.subs == nil {
-		return info
+	return findUpper(t.commands, c.Get(0)).of(c)
+}
+
+// of returns what is known of the subcommand that c calls, and i itself if the server does not have it.
+func (i *commandInfo) of(c *redisproto.Command) *commandInfo {
+	if i == nil || i.subs == nil {
+		return i
 	}
-	if sub := findUpper(info.subs, c.Get(1)); sub != nil {
+	if sub := findUpper(i.subs, c.Get(1)); sub != nil {
 		return sub
 	}
-	return info
+	return i
 }
 
 // named returns what is known of a command by its name in any case, with "|" between the names of

@@ -12,7 +12,6 @@ import (
 
 // A query is a command, and what is known of it.
 type query struct {
-	v         *vocabulary
 	cmd       *command
 	c         *redisproto.Command
 	info      *commandInfo // nil if the upstream does not know it
@@ -40,10 +39,10 @@ func (s *session) transact(q query) error {
 	case q.cmd.kind == watch:
 		return s.watch(q)
 	case q.c.ArgCount() != 1: // MULTI, EXEC and DISCARD have no arguments
-		return s.sendTo(s.anyNode(), noSlot, q.v, q.cmd, q.c)
+		return s.sendTo(s.anyNode(), noSlot, q.cmd, q.c)
 	case q.cmd.kind == multi && t.watched != nil:
 		t.open = t.watched
-		return s.pass(t.open, q.v, q.cmd, q.c, "")
+		return s.pass(t.open, q.cmd, q.c, "")
 	case q.cmd.kind == multi:
 		s.txn = transaction{pending: true, slot: noSlot}
 		s.local(q.cmd, "+OK\r\n")
@@ -67,11 +66,11 @@ func (s *session) watch(q query) error {
 	var err error
 	switch {
 	case t.watched != nil:
-		err = s.pass(t.watched, q.v, q.cmd, q.c, "")
+		err = s.pass(t.watched, q.cmd, q.c, "")
 	case q.slot >= 0:
-		err = s.sendToSlot(q.slot, q.v, q.cmd, q.c)
+		err = s.sendToSlot(q.slot, q.cmd, q.c)
 	default:
-		return s.sendTo(s.anyNode(), noSlot, q.v, q.cmd, q.c)
+		return s.sendTo(s.anyNode(), noSlot, q.cmd, q.c)
 	}
 	if err == nil { // it may have been redirected, so where the keys are watched is to be known
 		err = s.await(0)
@@ -124,7 +123,7 @@ func (s *session) transactPending(q query) error {
 		if err := s.openTransaction(n); err != nil {
 			return s.noOwn(multiCommand, err)
 		}
-		return s.pass(t.open, q.v, q.cmd, q.c, "")
+		return s.pass(t.open, q.cmd, q.c, "")
 	}
 	return nil
 }
@@ -182,13 +181,13 @@ func (s *session) transactOpen(q query) error {
 		s.local(q.cmd, "+QUEUED\r\n") // another node might serve its key
 		return nil
 	case q.slot == crossSlot || q.slot >= 0 && t.slot >= 0 && q.slot != t.slot:
-		return s.pass(l, q.v, q.cmd, q.c, crossSlotName)
+		return s.pass(l, q.cmd, q.c, crossSlotName)
 	case s.untransactable(q):
-		return s.pass(l, q.v, q.cmd, q.c, notInTransaction)
+		return s.pass(l, q.cmd, q.c, notInTransaction)
 	case q.slot >= 0 && t.slot < 0: // all before it had no keys, or were wrong
 		t.slot = q.slot
 	}
-	err := s.pass(l, q.v, q.cmd, q.c, "")
+	err := s.pass(l, q.cmd, q.c, "")
 	if q.cmd.kind == endMulti && q.c.ArgCount() == 1 {
 		s.txn = transaction{}
 	}
