@@ -139,6 +139,12 @@ func (l *link) write() error {
 	return err
 }
 
+// yields is how often the writer of a shared link lets others run before it writes, so that sessions which
+// have something for the link add it. Some are about to come back from a system call, which takes a few
+// microseconds. Measured with 50 clients that send one command at a time, 20 saves a tenth of the time
+// beside 1, of the upstream too, and 100 costs time where clients pipeline.
+const yields = 20
+
 // writeLoop is the goroutine of a shared link that writes.
 func (l *link) writeLoop() {
 	for {
@@ -153,7 +159,9 @@ func (l *link) writeLoop() {
 		if lost {
 			return
 		}
-		runtime.Gosched() // so that other sessions that have something for this link add it
+		for range yields {
+			runtime.Gosched()
+		}
 		if l.write() != nil {
 			return
 		}
