@@ -177,20 +177,29 @@ func TestSlowClientOfSharedLinks(t *testing.T) {
 func TestKilledClient(t *testing.T) {
 	redis := startRedis(t)
 	p := startProxy(t, redis.addr)
-	c := dial(t, p.addr, nil)
-	id := c.call("CLIENT ID")
-	dial(t, redis.addr, nil).call("CLIENT KILL ID " + id)
-	if got := c.rest(); got != "" {
-		t.Errorf("got %q, want the end", got)
-	}
-	if log := p.log.String(); strings.Contains(log, "WARN") || strings.Contains(log, "ERROR") {
-		t.Errorf("the log blames somebody:\n%s", log)
+	other := dial(t, redis.addr, nil)
+	for _, row := range []struct {
+		commands []string
+		replies  int
+	}{{nil, 0}, {[]string{"SUBSCRIBE c"}, 1}, {[]string{"MULTI", "GET a"}, 2}} {
+		c := dial(t, p.addr, nil)
+		id := c.call("CLIENT ID")
+		c.send(row.commands...)
+		for range row.replies {
+			c.read()
+		}
+		other.call("CLIENT KILL ID " + id)
+		if got := c.rest(); got != "" {
+			t.Errorf("after %q: got %q, want the end", row.commands, got)
+		}
+		if log := p.log.String(); strings.Contains(log, "WARN") || strings.Contains(log, "ERROR") {
+			t.Errorf("after %q the log blames somebody:\n%s", row.commands, log)
+		}
 	}
 	// With calls in flight that may have run, it is told so.
-	c = dial(t, p.addr, nil)
-	id = c.call("CLIENT ID")
+	c := dial(t, p.addr, nil)
+	id := c.call("CLIENT ID")
 	c.send("BLPOP q 0")
-	other := dial(t, redis.addr, nil)
 	other.untilInfo("blocked_clients:1")
 	other.call("CLIENT KILL ID " + id)
 	if got := c.rest(); got != "-ERR upstream "+closed+"\r\n" {

@@ -33,9 +33,11 @@ func TestNamesWithControlCharacters(t *testing.T) {
 		p := startProxy(t, redis.addr, append(flags, "-deny", "FLUSHALL,CONFIG|SET", "-slowlog", "1ns", "-slowlog-values")...)
 		c := dial(t, p.addr, nil)
 		c.call("SET a 1")
-		names := []string{"FLUSHALL\x00", "flushall\x01", "AUTH\x00x", "\x1fPING"}
-		for i := range 2000 {
-			names = append(names, fmt.Sprintf("FLUSHALL\x00%d", i))
+		names := []string{"FLUSHALL\x00", "flushall\x01", "\x1fPING"}
+		for i := range 1000 { // the server takes about one in a few hundred for the command
+			for _, name := range []string{"FLUSHALL", "CONFIG", "SYNC", "AUTH"} {
+				names = append(names, fmt.Sprintf("%s\x00%d", name, i))
+			}
 		}
 		for _, name := range names {
 			c.WriteCommand(name, "secret")
