@@ -17,17 +17,19 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 	const key = "k"
 	slot := keySlot([]byte(key))
 	for _, row := range []struct {
-		redirect, second string
-		own              bool // on links of the client's own
+		redirect, second, shared string
+		told                     bool // each node has to remember something of the client's connection
 	}{
-		{"MOVED", "SET k 2", false},
-		{"ASK", "SET k 2", false},
-		{"MOVED", "MSET k 2 {k}2 2", false},
-		{"ASK", "MSET k 2 elsewhere 2", false}, // is split
-		{"MOVED", "SET k 2", true},
-		{"ASK", "SET k 2", true},
+		{"MOVED", "SET k 2", "1", false},
+		{"ASK", "SET k 2", "1", false},
+		{"MOVED", "MSET k 2 {k}2 2", "1", false},
+		{"ASK", "MSET k 2 elsewhere 2", "1", false}, // is split
+		{"MOVED", "SET k 2", "1", true},
+		{"ASK", "SET k 2", "1", true},
+		{"MOVED", "SET k 2", "0", false},
+		{"ASK", "SET k 2", "0", false},
 	} {
-		t.Run(fmt.Sprintf("%s, then %s, own=%v", row.redirect, row.second, row.own), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, then %s, -shared %s, told=%v", row.redirect, row.second, row.shared, row.told), func(t *testing.T) {
 			old, other := startFakeNode(t), startFakeNode(t)
 			slots, nodes := slotsReply(rangeOf(0, slotCount-1, old.addr)), nodesOf(old.addr, other.addr)
 			for _, n := range []*fakeNode{old, other} {
@@ -63,9 +65,9 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 				<-release
 				return fmt.Sprintf("-MOVED %d %s\r\n", slot, old.addr)
 			}
-			p := startProxyWith(t, "-cluster", old.addr)
+			p := startProxyWith(t, "-cluster", old.addr, "-shared", row.shared)
 			logFailure(t, p)
-			k := way{p, "2", row.own}.dial(t)
+			k := way{p, "2", row.told}.dial(t)
 			// From now on the nodes do not tell who serves the slots: with a new topology the session would wait
 			// in any case.
 			lie := "-ERR no\r\n"
