@@ -17,16 +17,6 @@ import (
 	"time"
 )
 
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 func TestMaxClients(t *testing.T) {
 	redis := startRedis(t)
 	forEachMode(t, func(t *testing.T, flags []string) {
@@ -38,7 +28,7 @@ func TestMaxClients(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		a.Close()
-		eventually(t, "a client has a place again", func() bool { return p.clients.Load() == 1 })
+		waitFor(t, "a client has a place again", func() bool { return p.clients.Load() == 1 })
 		if got := dial(t, p.addr, nil).call("PING"); got != "PONG" {
 			t.Errorf("got %q, want PONG", got)
 		}
@@ -80,7 +70,7 @@ func TestTLSHandshakeTimeout(t *testing.T) {
 	if b, err := io.ReadAll(c); isTimeout(err) {
 		t.Errorf("got %q and %v, want the end", b, err)
 	}
-	eventually(t, "the client is gone", func() bool { return p.clients.Load() == 0 })
+	waitFor(t, "the client is gone", func() bool { return p.clients.Load() == 0 })
 }
 
 // openFiles counts the descriptors of this process.
@@ -98,15 +88,9 @@ func TestClientsOfAStoppedUpstream(t *testing.T) {
 	forEachMode(t, func(t *testing.T, flags []string) {
 		p := startProxy(t, redis.addr, append(flags, "-answer", "300ms", "-connect", "300ms")...)
 		dial(t, p.addr, nil).call("PING")
-		other := dial(t, redis.addr, nil)
-		pid := 0
-		for _, line := range strings.Split(other.call("INFO server"), "\r\n") {
-			fmt.Sscanf(line, "process_id:%d", &pid)
-		}
-		other.Close()
 		before := openFiles(t)
-		syscall.Kill(pid, syscall.SIGSTOP)
-		defer syscall.Kill(pid, syscall.SIGCONT)
+		syscall.Kill(redis.pid, syscall.SIGSTOP)
+		defer syscall.Kill(redis.pid, syscall.SIGCONT)
 		for range 200 {
 			c, err := net.Dial("tcp", p.addr)
 			if err != nil {
@@ -115,15 +99,15 @@ func TestClientsOfAStoppedUpstream(t *testing.T) {
 			io.WriteString(c, "PING\r\n")
 			c.Close()
 		}
-		eventually(t, "as few files are open as before", func() bool { return openFiles(t) <= before+2 })
+		waitFor(t, "as few files are open as before", func() bool { return openFiles(t) <= before+2 })
 		// One that stays is told.
 		c := dial(t, p.addr, nil)
 		c.send("PING")
 		if got := c.read(); !strings.HasPrefix(got, "-ERR upstream did not answer in time") && !strings.HasPrefix(got, "-ERR upstream is away") {
 			t.Errorf("got %q", got)
 		}
-		syscall.Kill(pid, syscall.SIGCONT)
-		eventually(t, "the upstream is used again", func() bool { return dial(t, p.addr, nil).call("PING") == "PONG" })
+		syscall.Kill(redis.pid, syscall.SIGCONT)
+		waitFor(t, "the upstream is used again", func() bool { return dial(t, p.addr, nil).call("PING") == "PONG" })
 	})
 }
 
@@ -239,7 +223,7 @@ func TestSharedLinkLost(t *testing.T) {
 	}
 	for range 20 {
 		seen := acknowledged.Load()
-		eventually(t, "clients go on", func() bool { return acknowledged.Load() > seen+200 || t.Failed() })
+		waitFor(t, "clients go on", func() bool { return acknowledged.Load() > seen+200 || t.Failed() })
 		admin.call("CLIENT KILL TYPE normal SKIPME yes")
 	}
 	cancel()
@@ -298,8 +282,8 @@ func TestNothingStays(t *testing.T) {
 		p.stop()
 		<-p.done
 	}
-	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
-	eventually(t, "all files are closed", func() bool { return openFiles(t) <= files+2 })
+	waitFor(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
+	waitFor(t, "all files are closed", func() bool { return openFiles(t) <= files+2 })
 }
 
 // Without a descriptor left, the upstream is not blamed, and its address is not told.

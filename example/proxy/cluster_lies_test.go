@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -26,44 +25,10 @@ type fakeNode struct {
 // startFakeNode starts a node that ends with the test.
 func startFakeNode(t *testing.T) *fakeNode {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &fakeNode{addr: listener.Addr().String()}
 	commands := recordedCommands(t) // in RESP3, which is read as well
+	n := new(fakeNode)
 	n.commands.Store(&commands)
-	var mu sync.Mutex
-	var conns []net.Conn
-	var running sync.WaitGroup
-	t.Cleanup(func() {
-		listener.Close()
-		mu.Lock()
-		for _, conn := range conns {
-			conn.Close()
-		}
-		mu.Unlock()
-		running.Wait()
-	})
-	running.Add(1)
-	go func() {
-		defer running.Done()
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, conn)
-			mu.Unlock()
-			running.Add(1)
-			go func() {
-				defer running.Done()
-				defer conn.Close()
-				n.serve(conn)
-			}()
-		}
-	}()
+	n.addr = listenFake(t, n.serve)
 	return n
 }
 
@@ -100,6 +65,15 @@ func (n *fakeNode) serve(conn net.Conn) {
 			return
 		}
 		io.WriteString(conn, reply)
+	}
+}
+
+// setCluster sets what nodes say of their cluster: its slots, and the addresses of its members.
+func setCluster(nodes []*fakeNode, slots string, members ...string) {
+	text := nodesOf(members...)
+	for _, n := range nodes {
+		n.slots.Store(&slots)
+		n.nodes.Store(&text)
 	}
 }
 
@@ -153,11 +127,7 @@ func TestLyingNodes(t *testing.T) {
 			t.Parallel()
 			liar, honest := startFakeNode(t), startFakeNode(t)
 			slots := slotsReply(rangeOf(0, slotCount/mastersOfCluster, liar.addr), rangeOf(slotCount/mastersOfCluster+1, slotCount-1, honest.addr))
-			liar.slots.Store(&slots)
-			honest.slots.Store(&slots)
-			nodes := nodesOf(honest.addr, liar.addr, "127.0.0.1:1")
-			liar.nodes.Store(&nodes)
-			honest.nodes.Store(&nodes)
+			setCluster([]*fakeNode{liar, honest}, slots, honest.addr, liar.addr, "127.0.0.1:1")
 			liar.answer = func(*redisproto.Command) string { return row.lie(liar.addr, honest.addr) }
 			honest.answer = func(c *redisproto.Command) string { return "+" + string(c.Get(1)) + "\r\n" }
 			p := startProxyWith(t, "-cluster", honest.addr)
@@ -185,10 +155,7 @@ func TestLyingNodes(t *testing.T) {
 // TestLyingTopology has a node that says of the cluster what cannot be. What was known before stays.
 func TestLyingTopology(t *testing.T) {
 	node := startFakeNode(t)
-	good := slotsReply(rangeOf(0, slotCount-1, node.addr))
-	node.slots.Store(&good)
-	nodes := nodesOf(node.addr)
-	node.nodes.Store(&nodes)
+	setCluster([]*fakeNode{node}, slotsReply(rangeOf(0, slotCount-1, node.addr)), node.addr)
 	node.answer = func(*redisproto.Command) string { return "+fine\r\n" }
 	p := startProxyWith(t, "-cluster", node.addr)
 	k := dial(t, p.addr, nil)
@@ -209,13 +176,12 @@ func TestLyingTopology(t *testing.T) {
 func TestUndescribedKeys(t *testing.T) {
 	first, second := startFakeNode(t), startFakeNode(t)
 	slots := slotsReply(rangeOf(0, 99, first.addr), rangeOf(100, slotCount-1, second.addr))
-	nodes := nodesOf(first.addr, second.addr)
 	commands := "*1\r\n*10\r\n$5\r\nx.get\r\n:-2\r\n*1\r\n+movablekeys\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n" +
 		"*1\r\n*6\r\n$5\r\nflags\r\n*0\r\n$12\r\nbegin_search\r\n*2\r\n$4\r\ntype\r\n$7\r\nunknown\r\n" +
 		"$9\r\nfind_keys\r\n*2\r\n$4\r\ntype\r\n$7\r\nunknown\r\n*0\r\n"
-	for _, n := range []*fakeNode{first, second} {
-		n.slots.Store(&slots)
-		n.nodes.Store(&nodes)
+	nodes := []*fakeNode{first, second}
+	setCluster(nodes, slots, first.addr, second.addr)
+	for _, n := range nodes {
 		n.commands.Store(&commands)
 	}
 	first.answer = func(*redisproto.Command) string { return "-MOVED 100 " + second.addr + "\r\n" }
@@ -234,29 +200,15 @@ func TestUndescribedKeys(t *testing.T) {
 // testScriptedRedirects has scripts answer what looks like a redirect. The proxy must not connect to
 // where they point, for it would show its password there.
 func testScriptedRedirects(t *testing.T, _ *redisCluster, w way) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
 	var connected atomic.Int64
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connected.Add(1)
-			conn.Close()
-		}
-	}()
+	stranger := listenFake(t, func(net.Conn) { connected.Add(1) })
 	k := w.dial(t)
 	key := keyOf(0)
 	slot := keySlot([]byte(key))
 	for _, row := range []struct{ text, keys, want string }{
-		{fmt.Sprintf("MOVED %d %s", slot, listener.Addr()), "1 " + key, beingMoved},
-		{fmt.Sprintf("ASK %d %s", slot+1, listener.Addr()), "1 " + key, errUnexpected},
-		{fmt.Sprintf("MOVED %d %s", slot, listener.Addr()), "0", errUnexpected},
+		{fmt.Sprintf("MOVED %d %s", slot, stranger), "1 " + key, beingMoved},
+		{fmt.Sprintf("ASK %d %s", slot+1, stranger), "1 " + key, errUnexpected},
+		{fmt.Sprintf("MOVED %d %s", slot, stranger), "0", errUnexpected},
 		{"MOVED", "1 " + key, errUnexpected},
 	} {
 		k.send("EVAL return_{err=ARGV[1]} " + row.keys + " " + strings.ReplaceAll(row.text, " ", "_"))
@@ -271,9 +223,8 @@ func testScriptedRedirects(t *testing.T, _ *redisCluster, w way) {
 // for it; each gets an error after one attempt, and none keeps the proxy from stopping.
 func TestCommandsNotTold(t *testing.T) {
 	node := startFakeNode(t)
-	slots, nodes, silent := slotsReply(rangeOf(0, slotCount-1, node.addr)), nodesOf(node.addr), "*1\r\n"
-	node.slots.Store(&slots)
-	node.nodes.Store(&nodes)
+	setCluster([]*fakeNode{node}, slotsReply(rangeOf(0, slotCount-1, node.addr)), node.addr)
+	silent := "*1\r\n"
 	node.commands.Store(&silent)
 	p := startProxyWith(t, "-cluster", node.addr, "-connect", "100ms", "-answer", "100ms")
 	var clients []*conn

@@ -31,11 +31,7 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s, then %s, -shared %s, told=%v", row.redirect, row.second, row.shared, row.told), func(t *testing.T) {
 			old, other := startFakeNode(t), startFakeNode(t)
-			slots, nodes := slotsReply(rangeOf(0, slotCount-1, old.addr)), nodesOf(old.addr, other.addr)
-			for _, n := range []*fakeNode{old, other} {
-				n.slots.Store(&slots)
-				n.nodes.Store(&nodes)
-			}
+			setCluster([]*fakeNode{old, other}, slotsReply(rangeOf(0, slotCount-1, old.addr)), old.addr, other.addr)
 			var mu sync.Mutex
 			var executed []string // by the old node: the values of the key
 			count := func() int {

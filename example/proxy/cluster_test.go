@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -68,46 +64,10 @@ func startNode(t testing.TB) *clusterNode {
 // start runs the server on its address, and reports whether it takes connections. A node that was
 // killed finds its cluster again by what it wrote to its directory.
 func (n *clusterNode) start() (ready bool) {
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		n.t.Skip("redis-server is not installed: ", err)
-	}
 	_, port, _ := net.SplitHostPort(n.addr)
-	// The server ends with the shell's input, so also when the test binary dies.
-	const untilEOF = `"$@" & echo "pid $!"; exec >&-; read x; kill -9 $! 2>/dev/null; wait`
-	cmd := exec.Command("sh", "-c", untilEOF, "sh", path, "--port", port, "--bind", "127.0.0.1",
-		"--dir", n.dir, "--save", "", "--appendonly", "no", "--enable-debug-command", "yes",
-		"--hz", "100", "--cluster-enabled", "yes", "--cluster-port", n.bus, "--cluster-node-timeout", "2000",
-		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for !ready && lines.Scan() {
-		if pid, isPid := strings.CutPrefix(lines.Text(), "pid "); isPid {
-			n.pid, _ = strconv.Atoi(pid)
-		}
-		ready = strings.Contains(lines.Text(), "Ready to accept connections")
-	}
-	drained := make(chan struct{})
-	go func() {
-		io.Copy(io.Discard, out)
-		close(drained)
-	}()
-	n.end = sync.OnceFunc(func() {
-		in.Close()
-		<-drained
-		cmd.Wait()
-	})
+	n.pid, n.end, ready = runRedis(n.t, "--port", port, "--dir", n.dir, "--cluster-enabled", "yes", "--cluster-port", n.bus,
+		"--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0",
+		"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 	return ready
 }
 

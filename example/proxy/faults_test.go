@@ -175,26 +175,16 @@ func TestSlowUpstream(t *testing.T) {
 		name  string
 		reads bool
 	}{{"reads nothing", false}, {"answers nothing", true}} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		go func() {
-			for {
-				c, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				t.Cleanup(func() { c.Close() })
-				if tt.reads {
-					go io.Copy(io.Discard, c)
-				}
+		over := make(chan struct{})
+		upstream := listenFake(t, func(conn net.Conn) {
+			if tt.reads {
+				go io.Copy(io.Discard, conn)
 			}
-		}()
+			<-over
+		})
 		before := heap()
-		p := startProxy(t, listener.Addr().String(), "-drain", "1ms")
-		c := dial(t, p.addr, nil)
+		c := dial(t, startProxy(t, upstream, "-drain", "1ms").addr, nil)
+		t.Cleanup(func() { close(over) }) // before the proxy ends, and the upstream
 		pings := bytes.Repeat([]byte("PING\r\n"), 10000)
 		for sent := 0; ; {
 			c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))

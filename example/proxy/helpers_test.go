@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -34,6 +35,7 @@ type redisServer struct {
 	t    testing.TB
 	addr string
 	args []string
+	pid  int
 	stop func() // as the power cut does
 }
 
@@ -63,30 +65,36 @@ func freeAddr(t testing.TB) string {
 
 // start runs the server on its address, and reports whether it takes connections.
 func (r *redisServer) start() (ready bool) {
+	_, port, _ := net.SplitHostPort(r.addr)
+	r.pid, r.stop, ready = runRedis(r.t, append([]string{"--port", port, "--dir", r.t.TempDir()}, r.args...)...)
+	return ready
+}
+
+// runRedis runs redis-server, and reports whether it takes connections. It skips the test if there is none.
+func runRedis(t testing.TB, args ...string) (pid int, stop func(), ready bool) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		r.t.Skip("redis-server is not installed: ", err)
+		t.Skip("redis-server is not installed: ", err)
 	}
-	_, port, _ := net.SplitHostPort(r.addr)
 	// The server ends with the shell's input, so also when the test binary dies.
-	const untilEOF = `"$@" & exec >&-; read x; kill -9 $! 2>/dev/null; wait`
-	cmd := exec.Command("sh", append([]string{"-c", untilEOF, "sh", path, "--port", port, "--bind", "127.0.0.1",
-		"--dir", r.t.TempDir(), "--save", "", "--appendonly", "no", "--enable-debug-command", "yes",
-		"--hz", "100"}, r.args...)...) // with which a BLPOP ends as soon as it has waited long enough
+	const untilEOF = `"$@" & echo "pid $!"; exec >&-; read x; kill -9 $! 2>/dev/null; wait`
+	cmd := exec.Command("sh", append([]string{"-c", untilEOF, "sh", path, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+		"--enable-debug-command", "yes", "--hz", "100"}, args...)...) // with --hz, a BLPOP ends as soon as it has waited long enough
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
 	for !ready && lines.Scan() {
+		fmt.Sscanf(lines.Text(), "pid %d", &pid)
 		ready = strings.Contains(lines.Text(), "Ready to accept connections")
 	}
 	drained := make(chan struct{})
@@ -94,12 +102,21 @@ func (r *redisServer) start() (ready bool) {
 		io.Copy(io.Discard, out)
 		close(drained)
 	}()
-	r.stop = sync.OnceFunc(func() {
+	return pid, sync.OnceFunc(func() {
 		in.Close()
 		<-drained
 		cmd.Wait()
-	})
-	return ready
+	}), ready
+}
+
+// waitFor waits until something is so.
+func waitFor(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after a minute it is still not so that %s", what)
+		}
+	}
 }
 
 // A testProxy is a proxy on a free port, and what it logs.
@@ -271,9 +288,56 @@ func (c *conn) untilIdle() {
 	}
 }
 
+// listenFake serves each connection to a free port, which it returns. All of that ends with the test.
+func listenFake(t testing.TB, serve func(net.Conn)) (addr string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var conns []net.Conn
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		mu.Lock()
+		for _, conn := range conns {
+			conn.Close()
+		}
+		mu.Unlock()
+		running.Wait()
+	})
+	running.Add(1)
+	go func() {
+		defer running.Done()
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+			running.Add(1)
+			go func() {
+				defer running.Done()
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// fakeUpstream is a server that answers as a function says. For "" it answers as a Redis does to what the
+// proxy itself asks, and +OK else.
+func fakeUpstream(t testing.TB, answer func(conn net.Conn, command string) string) (addr string) {
+	t.Helper()
+	return listenFake(t, func(conn net.Conn) { serveFake(conn, answer) })
+}
+
 // serveFake serves one connection of a fakeUpstream.
 func serveFake(conn net.Conn, answer func(conn net.Conn, command string) string) {
-	defer conn.Close()
 	for c := range redisproto.NewParser(conn).Commands() {
 		name := string(c.Name())
 		text := answer(conn, name)

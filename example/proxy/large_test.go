@@ -117,6 +117,7 @@ func TestLargeRepliesOnSharedLinks(t *testing.T) {
 // The beginning of a reply reaches the client although its end is not there.
 func TestFirstByte(t *testing.T) {
 	release := make(chan struct{})
+	releaseOnce := sync.OnceFunc(func() { close(release) })
 	upstream := fakeUpstream(t, func(conn net.Conn, command string) string {
 		if command != "GET" {
 			return ""
@@ -125,46 +126,14 @@ func TestFirstByte(t *testing.T) {
 		<-release
 		return strings.Repeat("x", 500000) + "\r\n"
 	})
-	p := startProxy(t, upstream)
-	c := dial(t, p.addr, nil)
+	t.Cleanup(releaseOnce)
+	c := dial(t, startProxy(t, upstream).addr, nil)
 	c.send("GET k")
 	if _, err := io.CopyN(io.Discard, c.Conn, 300000); err != nil {
 		t.Fatal(err)
 	}
-	close(release)
+	releaseOnce()
 	if n, err := io.CopyN(io.Discard, c.Conn, 10+1000000+2-300000); err != nil {
 		t.Errorf("got %d bytes more, and %v", n, err)
 	}
-}
-
-// fakeUpstream is a server that answers as a function says. For "" it answers as a Redis does to what the
-// proxy itself asks, and +OK else.
-func fakeUpstream(t testing.TB, answer func(conn net.Conn, command string) string) (addr string) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var conns []net.Conn
-	t.Cleanup(func() {
-		listener.Close()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, c := range conns {
-			c.Close()
-		}
-	})
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, conn)
-			mu.Unlock()
-			go serveFake(conn, answer)
-		}
-	}()
-	return listener.Addr().String()
 }

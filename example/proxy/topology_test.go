@@ -188,16 +188,6 @@ func runCluster(t *testing.T, c *cluster) {
 	})
 }
 
-// waitFor waits until something is so.
-func waitFor(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after 20 s it is still not so that %s", what)
-		}
-	}
-}
-
 // TestRefresh takes a cluster through what can happen to its nodes.
 func TestRefresh(t *testing.T) {
 	t.Parallel()
