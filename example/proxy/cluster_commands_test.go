@@ -271,7 +271,7 @@ func runRows(k *conn, rows []string, atOnce bool) (replies []string) {
 // testPipelines sends pipelines of thousands of commands over random keys. The replies have to come
 // in the order of the commands.
 func testPipelines(t *testing.T, _ *redisCluster, w way) {
-	const clients, commands = 4, 5000
+	const clients, commands = 4, 2000
 	done := make(chan error, clients)
 	for client := range clients {
 		k := w.dial(t)

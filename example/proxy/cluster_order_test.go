@@ -30,6 +30,7 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 		{"ASK", "SET k 2", "0", false},
 	} {
 		t.Run(fmt.Sprintf("%s, then %s, -shared %s, told=%v", row.redirect, row.second, row.shared, row.told), func(t *testing.T) {
+			t.Parallel()
 			old, other := startFakeNode(t), startFakeNode(t)
 			setCluster([]*fakeNode{old, other}, slotsReply(rangeOf(0, slotCount-1, old.addr)), old.addr, other.addr)
 			var mu sync.Mutex

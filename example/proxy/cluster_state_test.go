@@ -224,7 +224,7 @@ func testRedisBenchmark(t *testing.T, _ *redisCluster, p *testProxy) {
 	}
 	_, port, _ := net.SplitHostPort(p.addr)
 	for _, pipeline := range []string{"1", "16"} {
-		out, err := exec.Command(path, "-p", port, "-n", "500", "-c", "20", "-r", "1000", "-P", pipeline, "-q").CombinedOutput()
+		out, err := exec.Command(path, "-p", port, "-n", "200", "-c", "20", "-r", "1000", "-P", pipeline, "-q").CombinedOutput()
 		if err != nil || strings.Count(string(out), "requests per second") < 18 || strings.Contains(string(out), "rror") {
 			t.Errorf("with a pipeline of %s: %v\n%s", pipeline, err, out)
 		}
