@@ -302,3 +302,28 @@ func TestOutOfDescriptors(t *testing.T) {
 		}
 	}
 }
+
+// TestNoRepliesAreDue checks that a client which wants no replies may be silent for longer than the upstream
+// has to answer.
+func TestNoRepliesAreDue(t *testing.T) {
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-answer", "100ms")...)
+		logFailure(t, p)
+		for _, row := range [][]string{{"CLIENT REPLY OFF", "SET off 1"}, {"CLIENT REPLY SKIP"}, {"MONITOR"}} {
+			c := dial(t, p.addr, nil)
+			c.send(row...)
+			if row[0] == "MONITOR" {
+				c.want("+OK\r\n")
+			}
+			time.Sleep(600 * time.Millisecond)
+			if row[0] == "CLIENT REPLY SKIP" {
+				c.send("PING")
+			}
+			c.send("CLIENT REPLY ON")
+			if r, err := c.ReadReply(); err != nil || string(r.Raw()) != "+OK\r\n" && row[0] != "MONITOR" {
+				t.Errorf("%s: got %q and %v", row, r.Raw(), err)
+			}
+		}
+	})
+}

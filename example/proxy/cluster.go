@@ -215,11 +215,15 @@ func (s *session) sendParts(whole *call, parts []part) {
 		switch {
 		case n == nil:
 			k.answer([]byte(notServed))
-		case l == nil || !l.sendCall(k):
-			k.own = s.shared == 0
-			s.sendAgain(k, n)
-		case !slices.Contains(links, l):
-			links = append(links, l)
+		case l != nil && l.sendCall(k):
+			if !slices.Contains(links, l) {
+				links = append(links, l)
+			}
+		case s.shared == 0:
+			k.own = true
+			s.sendAgain(resending{c: k, n: n})
+		default:
+			s.giveTo(n, k)
 		}
 	}
 	for _, l := range links {

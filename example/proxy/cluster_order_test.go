@@ -102,3 +102,43 @@ func isAwaiting(p *testProxy) bool {
 	}
 	return false
 }
+
+// TestNewMemberIsNotOvertaken redirects two commands to a node that has joined a moment ago. The first one
+// waits until it is known, and the second one must not be sent before it.
+func TestNewMemberIsNotOvertaken(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprint(own), func(t *testing.T) {
+			old, joined := startFakeNode(t), startFakeNode(t)
+			slots, nodes := slotsReply(rangeOf(0, slotCount-1, old.addr)), nodesOf(old.addr)
+			both := nodesOf(old.addr, joined.addr)
+			for _, n := range []*fakeNode{old, joined} {
+				n.slots.Store(&slots)
+				n.nodes.Store(&nodes)
+			}
+			slot := keySlot([]byte("k"))
+			p := startProxyWith(t, "-cluster", old.addr)
+			n := 0
+			old.answer = func(c *redisproto.Command) string {
+				if n++; n == 2 {
+					waitFor(t, "the node is known", func() bool { return p.cluster.isMember(joined.addr) })
+				}
+				return fmt.Sprintf("-MOVED %d %s\r\n", slot, joined.addr)
+			}
+			var mu sync.Mutex
+			var got []string
+			joined.answer = func(c *redisproto.Command) string {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, string(c.Get(2)))
+				return "+OK\r\n"
+			}
+			k := way{p, "2", own}.dial(t)
+			old.nodes.Store(&both)
+			k.send("SET k 1", "SET k 2")
+			k.want("+OK\r\n", "+OK\r\n")
+			if strings.Join(got, " ") != "1 2" {
+				t.Errorf("the new node was sent %v", got)
+			}
+		})
+	}
+}

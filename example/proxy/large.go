@@ -108,7 +108,7 @@ func (l *link) takeLargeShared(c *call, r reply) error {
 		l.next++
 		s.large.Store(largeFor)
 		c.own = true
-		l.proxy.sendAgain(c, l.node) // and the next read of this link skips the reply
+		s.sendAgain(resending{c: c, n: l.node}) // and the next read of this link skips the reply
 		return nil
 	}
 	if c.whole != nil {

@@ -177,7 +177,7 @@ func (in linkInput) Read(b []byte) (int, error) {
 	if err := l.settle(); err != nil {
 		return 0, err
 	}
-	l.taking.Store(int32(len(l.taken) - l.next))
+	l.taking.Store(int32(l.due()))
 	l.waiting.Store(true)
 	n, err := l.conn.Read(b)
 	l.waiting.Store(false)
@@ -264,6 +264,9 @@ func (l *link) lose(err error) {
 	l.sent, l.unsent, l.taken, l.next = nil, nil, nil, 0
 	err, closing := l.err, l.closing
 	l.mu.Unlock()
+	if n := len(written); n > 0 && written[n-1].last {
+		written = written[:n-1]
+	}
 	l.wmu.Unlock()
 	l.node.links.forget(l)
 	s := l.owner.Load()

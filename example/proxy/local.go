@@ -33,10 +33,10 @@ func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered b
 		s.local(cmd, "-ERR an argument is too large\r\n")
 		return true, nil
 	}
-	if len(s.owns) > 0 || s.txn.pending { // what stays behind there is to be known
-		if err := s.await(0); err != nil {
-			return true, err
-		}
+	// Nothing is in flight while what the client has said changes: it is known then what stays behind on its
+	// links, and nothing is sent again.
+	if err := s.await(0); err != nil {
+		return true, err
 	}
 	inMulti := s.txn.pending || s.ownWith(stateMulti) != nil
 	switch cmd.kind {
@@ -145,11 +145,6 @@ func (s *session) answerHello(cmd *command, c *redisproto.Command) error {
 	if text := s.helloOptions(c, &want); text != "" {
 		s.local(cmd, text)
 		return nil
-	}
-	if want.resp3 != s.said.resp3 {
-		if err := s.await(0); err != nil { // a shared link of the other protocol could overtake
-			return err
-		}
 	}
 	s.said.resp3, s.said.name = want.resp3, want.name
 	for _, l := range s.owns {

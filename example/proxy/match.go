@@ -99,6 +99,16 @@ func (m *matcher) head() *call {
 	return m.taken[m.next]
 }
 
+// due is how many calls the reader has taken whose replies are still to come. Behind the last one that can
+// be told apart there may be none.
+func (m *matcher) due() int {
+	n := len(m.taken) - m.next
+	if n > 0 && m.taken[len(m.taken)-1].last {
+		n--
+	}
+	return n
+}
+
 // take takes one reply. An error says that the link cannot go on.
 func (l *link) take(r reply) error {
 	raw, kind := r.Raw(), r.Kind()

@@ -42,19 +42,10 @@ func (l *link) redirected(c *call, raw []byte) (text []byte, again bool) {
 	if kind != tryAgain && slot != c.slot || c.slot < 0 {
 		return []byte(errUnexpected), false
 	}
-	n := c.redirectTo(kind, addr, p)
-	if n == nil {
+	if !c.mayTry(kind) {
 		return []byte(beingMoved), false
 	}
-	c.session.mu.Lock()
-	c.hold()
-	c.session.mu.Unlock()
-	c.asking = kind == ask && n.addr == addr
-	if kind == tryAgain || n.addr != addr {
-		time.AfterFunc(c.pause(), func() { p.sendAgain(c, n) })
-	} else {
-		p.sendAgain(c, n)
-	}
+	c.session.sendAgain(resending{c: c, kind: kind, addr: addr})
 	return nil, true
 }
 
@@ -77,56 +68,39 @@ func (p *proxy) slotOfRaw(raw []byte, told int) int {
 	return slotOf(c, positions)
 }
 
-// redirectTo returns the node to which a call is sent again, or nil if it was sent often enough.
-func (c *call) redirectTo(kind redirect, addr string, p *proxy) *node {
+// mayTry reports whether a call may be sent again, and counts that.
+func (c *call) mayTry(kind redirect) bool {
 	c.attempts++
-	if kind == tryAgain {
-		now := time.Since(p.start)
-		if c.tryUntil == 0 {
-			c.tryUntil = now + tryAgainFor
-			c.attempts = 1
-		}
-		if now > c.tryUntil {
-			return nil
-		}
-		return p.cluster.current().node(c.slot)
+	if kind != tryAgain {
+		return c.attempts <= maxRedirects || c.tryUntil > 0
 	}
-	if c.attempts > maxRedirects && c.tryUntil == 0 {
-		return nil
+	now := time.Since(c.session.start)
+	if c.tryUntil == 0 {
+		c.tryUntil = now + tryAgainFor
+		c.attempts = 1
 	}
-	if !p.cluster.isMember(addr) { // or has joined a moment ago; then the same will be said once more
-		p.cluster.refresh("")
-		return p.cluster.current().node(c.slot)
-	}
-	return p.cluster.nodeAt(addr)
+	return now <= c.tryUntil
 }
 
-// pause is how long to wait after TRYAGAIN.
-func (c *call) pause() time.Duration {
-	return min(10*time.Millisecond<<min(c.attempts, 5), 200*time.Millisecond)
+// A resending is a call that was not executed, and where it is to be sent.
+type resending struct {
+	c    *call
+	kind redirect
+	addr string // after MOVED and ASK
+	n    *node  // if it was not redirected
 }
 
-// sendAgain sends a call that was not executed to a node.
-func (p *proxy) sendAgain(c *call, n *node) {
-	s := c.session
-	if !c.own {
-		s.giveTo(n, c)
-		return
-	}
-	// Its link may have to be made, which must not keep the reader of another one waiting. One goroutine
-	// does that for all calls of the session, so that they stay in their order.
+// sendAgain sends a call that was not executed. That may have to wait, which must not keep the reader of
+// a link waiting. One goroutine does it for all calls of the session, so that they stay in their order.
+// Until the call is answered, the session sends nothing new.
+func (s *session) sendAgain(r resending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resent = append(s.resent, resending{c, n})
+	r.c.hold()
+	s.resent = append(s.resent, r)
 	if len(s.resent) == 1 {
 		go s.resend()
 	}
-}
-
-// A resending is a call that is to be sent on a link of its session's own to a node.
-type resending struct {
-	c *call
-	n *node
 }
 
 // resend sends all calls in s.resent. It is over when there are none.
@@ -136,11 +110,45 @@ func (s *session) resend() {
 	for len(s.resent) > 0 {
 		r := s.resent[0]
 		s.mu.Unlock()
-		s.sendOwn(r.c, r.n)
+		switch n := r.where(); {
+		case n == nil:
+			r.c.fail(beingMoved)
+			s.flush(nil)
+		case r.c.own:
+			s.sendOwn(r.c, n)
+		default:
+			s.giveTo(n, r.c)
+		}
 		s.mu.Lock()
 		s.resent = s.resent[1:]
 	}
 	s.resent = nil
+}
+
+// where waits until it is known to which node a call is to be sent. It returns nil if there is none.
+func (r *resending) where() *node {
+	cluster := r.c.session.cluster
+	r.c.asking = r.kind == ask
+	switch r.kind {
+	case notRedirected:
+		return r.n
+	case tryAgain:
+		time.Sleep(r.c.pause())
+		return cluster.current().node(r.c.slot)
+	}
+	for pause := 10 * time.Millisecond; !cluster.isMember(r.addr); pause *= 2 { // it may have joined a moment ago
+		if pause > 200*time.Millisecond {
+			return nil
+		}
+		cluster.refresh("")
+		time.Sleep(pause)
+	}
+	return cluster.nodeAt(r.addr)
+}
+
+// pause is how long to wait after TRYAGAIN.
+func (c *call) pause() time.Duration {
+	return min(10*time.Millisecond<<min(c.attempts, 5), 200*time.Millisecond)
 }
 
 // sendOwn sends a call on the session's own link to a node, which is made if there is none.
@@ -181,9 +189,5 @@ func (p *proxy) again(c *call) {
 		s.flush(nil)
 		return
 	}
-	s.mu.Lock()
-	c.hold()
-	s.mu.Unlock()
-	c.asking = false
-	p.sendAgain(c, n)
+	s.sendAgain(resending{c: c, n: n})
 }
