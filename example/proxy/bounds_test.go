@@ -303,6 +303,30 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
+// What the proxy itself says on a link of a session's own is answered before another session can take it.
+func TestLinkIsToldInTime(t *testing.T) {
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1")
+	k := dial(t, p.addr, nil)
+	for range 100 {
+		k.send("UNSUBSCRIBE", "HELLO 3", "GET k", "CLIENT SETNAME me", "HELLO 2", "GET k")
+		for range 6 {
+			k.read()
+		}
+	}
+	if log := p.log.String(); strings.Contains(log, "WARN") {
+		t.Error(log)
+	}
+	k.send("UNSUBSCRIBE", "CLIENT SETNAME me", "PING")
+	for range 3 {
+		k.read()
+	}
+	k.call("PING")                // the link waits for another session now
+	other := dial(t, p.addr, nil) // it may get the link that was told the other's name
+	other.send("MULTI", "CLIENT GETNAME", "EXEC")
+	other.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n$-1\r\n")
+}
+
 // TestNoRepliesAreDue checks that a client which wants no replies may be silent for longer than the upstream
 // has to answer.
 func TestNoRepliesAreDue(t *testing.T) {

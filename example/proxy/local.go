@@ -152,7 +152,7 @@ func (s *session) answerHello(cmd *command, c *redisproto.Command) error {
 		if want.resp3 {
 			version = "3"
 		}
-		s.give(l, &call{cmd: helloCommand}, appendCommand(nil, "HELLO", version))
+		s.tell(l, helloCommand, appendCommand(nil, "HELLO", version))
 		l.resp3 = want.resp3
 	}
 	s.local(cmd, s.helloText())
@@ -266,7 +266,11 @@ func (s *session) answerClient(cmd *command, c *redisproto.Command, inMulti bool
 	case sub == "KILL" && n == 4 && bytes.EqualFold(c.Get(2), []byte("ID")):
 		return true, s.answerKill(cmd, c)
 	case sub == "SETINFO" && n == 4 && cmd.info != nil && cmd.info.subs["SETINFO"] != nil:
-		s.local(cmd, s.answerSetInfo(c))
+		text := s.answerSetInfo(c)
+		if text[0] == '+' {
+			s.tellOwn(c.Raw())
+		}
+		s.local(cmd, text)
 	default:
 		return false, nil
 	}
@@ -276,8 +280,17 @@ func (s *session) answerClient(cmd *command, c *redisproto.Command, inMulti bool
 // tellOwn tells the session's own links, too, what the client has said.
 func (s *session) tellOwn(raw []byte) {
 	for _, l := range s.owns {
-		s.give(l, dropped, raw)
+		s.tell(l, partCommand, raw)
+		l.setup = fold(s.said.commands()) // it waits in the pool for a session that has said the same
 	}
+}
+
+// tell sends a command of the proxy's own on a link of the session's own. The client does not get the
+// reply, but it counts as in flight, so that the link is nobody else's before it has come.
+func (s *session) tell(l *link, cmd *command, raw []byte) {
+	k := s.begin(cmd, 0)
+	k.silent = true
+	s.give(l, k, raw)
 }
 
 func (s *session) nameText() string {
