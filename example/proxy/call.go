@@ -64,7 +64,7 @@ func (s *session) begin(cmd *command, size int) *call {
 		s.spare = c.next
 		*c = call{raw: c.raw[:0], reply: c.reply[:0]}
 	}
-	c.cmd, c.session, c.received, c.size, c.silent = cmd, s, s.received, size, s.silent
+	c.cmd, c.session, c.received, c.size, c.silent = cmd, s, s.received, size, s.silent || s.skipping
 	s.fresh.add(queue{c, c, 1, size})
 	return c
 }

@@ -307,7 +307,7 @@ func (s *session) nameText() string {
 func (s *session) answerReply(cmd *command, c *redisproto.Command) {
 	switch string(bytes.ToUpper(short(c.Get(2)))) {
 	case "ON":
-		s.silent = false
+		s.silent, s.skipping = false, false
 		s.local(cmd, "+OK\r\n")
 	case "OFF":
 		s.silent = true

@@ -129,7 +129,7 @@ func (s *session) uncountable(k kind, c *redisproto.Command) bool {
 	case monitor:
 		return true
 	case client:
-		return bytes.EqualFold(c.Get(1), []byte("REPLY")) && (s.txn.begun || !bytes.EqualFold(c.Get(2), []byte("ON")))
+		return c.ArgCount() == 3 && bytes.EqualFold(c.Get(1), []byte("REPLY")) && (s.txn.begun || !bytes.EqualFold(c.Get(2), []byte("ON")))
 	case subscribe:
 		return s.txn.begun || !isSmall(c) // it may take effect only with EXEC; or its confirmations are large
 	case hello:

@@ -15,8 +15,8 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 	s.returnLinks()
 	if s.said.skip {
 		s.said.skip = false
-		s.silent = true
-		defer func() { s.silent = false }()
+		s.skipping = true
+		defer func() { s.skipping = false }()
 	}
 	if refused != "" && !s.txn.uncounted {
 		return s.refuse(cmd, c, refused)

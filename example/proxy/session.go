@@ -41,7 +41,8 @@ type session struct {
 	spare     *call         // calls to be used again
 	room      int           // how many more calls may be in flight
 	roomBytes int           // of their commands
-	silent    bool          // the client wants no reply to what it sends: CLIENT REPLY
+	silent    bool          // the client wants no reply to what it sends: CLIENT REPLY OFF
+	skipping  bool          // nor to this command: CLIENT REPLY SKIP
 	said      said
 	txn       transaction
 	scratch   []int
