@@ -21,8 +21,8 @@ func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered b
 	switch cmd.kind {
 	case hello, auth, reset, quit, client, selectDB:
 	case ofCluster:
-		if s.cluster == nil && cmd.name == "CLUSTER" {
-			return false, nil // the upstream may be a node of a cluster
+		if cmd.info != nil && !cmd.info.fits(c.ArgCount()) || s.cluster == nil && cmd.name == "CLUSTER" {
+			return false, nil // the upstream says what is wrong; or it may itself be a node of a cluster
 		}
 		s.local(cmd, "-ERR This instance has cluster support disabled\r\n")
 		return true, nil
@@ -38,6 +38,9 @@ func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered b
 	if err := s.await(0); err != nil {
 		return true, err
 	}
+	if cmd.kind != quit && cmd.kind != reset && !s.said.resp3 && s.ownWith(stateSubscribed) != nil {
+		return false, nil // the upstream refuses it
+	}
 	inMulti := s.txn.pending || s.ownWith(stateMulti) != nil
 	switch cmd.kind {
 	case quit:
@@ -50,6 +53,9 @@ func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered b
 		s.local(cmd, "+OK\r\n")
 		return true, errQuit
 	case reset:
+		if c.ArgCount() != 1 {
+			return false, nil
+		}
 		return true, s.answerReset(cmd)
 	case auth:
 		s.local(cmd, s.answerAuth(c))
