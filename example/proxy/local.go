@@ -58,6 +58,9 @@ func (s *session) answerLocally(cmd *command, c *redisproto.Command) (answered b
 		}
 		return true, s.answerReset(cmd)
 	case auth:
+		if inMulti {
+			return true, s.refuse(cmd, c, notInTransaction)
+		}
 		s.local(cmd, s.answerAuth(c))
 		return true, nil
 	case hello:

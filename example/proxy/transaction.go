@@ -20,8 +20,14 @@ type query struct {
 }
 
 // keyless reports whether the command has no keys, as far as it is right at all.
-func (q *query) keyless() bool {
-	return q.slot == noSlot && q.info != nil && q.info.fits(q.c.ArgCount())
+func (q *query) keyless() bool { return q.slot == noSlot && !q.wrong() }
+
+func (q *query) wrong() bool { return isWrong(q.info, q.c) }
+
+// isWrong reports whether c, of which the upstream says info, is sure to be refused: it is unknown, or has
+// a wrong number of arguments, or a subcommand that is unknown.
+func isWrong(info *commandInfo, c *redisproto.Command) bool {
+	return info == nil || !info.fits(c.ArgCount()) || info.subs != nil && c.ArgCount() > 1
 }
 
 const execAbort = "-EXECABORT Transaction discarded because of previous errors.\r\n"
@@ -87,10 +93,8 @@ func (s *session) transactPending(q query) error {
 	t := &s.txn
 	raw := q.c.Raw()
 	switch {
-	case q.cmd.kind == multi:
-		s.local(q.cmd, "-ERR MULTI calls can not be nested\r\n")
-	case q.cmd.name == "WATCH":
-		s.local(q.cmd, "-ERR WATCH inside MULTI is not allowed\r\n")
+	case (q.cmd.kind == multi || q.cmd.name == "WATCH") && !q.wrong():
+		s.refuseNested(q)
 	case q.cmd.kind == endMulti && q.c.ArgCount() == 1:
 		return s.endPending(q)
 	case q.slot == crossSlot:
@@ -102,7 +106,7 @@ func (s *session) transactPending(q query) error {
 	case q.keyless() && t.bytes+len(raw) > s.maxOutput:
 		t.aborted = true
 		s.local(q.cmd, "-ERR too much is queued before the first key of a transaction, see -output\r\n")
-	case t.aborted, q.keyless():
+	case t.aborted && !q.wrong(), q.keyless():
 		t.held = append(t.held, bytes.Clone(raw))
 		t.bytes += len(raw)
 		s.local(q.cmd, "+QUEUED\r\n")
@@ -119,11 +123,11 @@ func (s *session) transactPending(q query) error {
 			}
 		}
 		t.slot = q.slot
-		t.doomed = q.info == nil || !q.info.fits(q.c.ArgCount())
+		t.doomed = q.wrong()
 		if err := s.openTransaction(n); err != nil {
 			return s.noOwn(multiCommand, err)
 		}
-		return s.pass(t.open, q.cmd, q.c, "")
+		return s.transactOpen(q)
 	}
 	return nil
 }
@@ -142,6 +146,9 @@ func (s *session) openTransaction(n *node) error {
 		return err
 	}
 	s.writes(n)
+	if s.txn.aborted { // whatever the node thinks of the commands to come, its EXEC is to fail
+		s.txn.held = [][]byte{s.rules.stand(notInTransaction)}
+	}
 	s.give(l, &call{cmd: multiCommand}, appendCommand(nil, "MULTI"))
 	for _, raw := range s.txn.held {
 		s.give(l, dropped, raw)
@@ -177,7 +184,10 @@ func (s *session) transactOpen(q query) error {
 	t := &s.txn
 	l := t.open
 	switch {
-	case t.doomed && q.slot != crossSlot && q.cmd.kind != endMulti && q.info != nil && q.info.fits(q.c.ArgCount()):
+	case t.doomed && (q.cmd.kind == multi || q.cmd.name == "WATCH") && !q.wrong():
+		s.refuseNested(q)
+		return nil
+	case t.doomed && q.slot != crossSlot && q.cmd.kind != endMulti && !q.wrong():
 		s.local(q.cmd, "+QUEUED\r\n") // another node might serve its key
 		return nil
 	case q.slot == crossSlot || q.slot >= 0 && t.slot >= 0 && q.slot != t.slot:
@@ -188,8 +198,22 @@ func (s *session) transactOpen(q query) error {
 		t.slot = q.slot
 	}
 	err := s.pass(l, q.cmd, q.c, "")
-	if q.cmd.kind == endMulti && q.c.ArgCount() == 1 {
+	ends := q.cmd.kind == endMulti
+	if ends && q.c.ArgCount() != 1 && err == nil { // an EXEC with arguments discards the transaction
+		err = s.await(0)
+		ends = l.state.Load()&stateMulti == 0
+	}
+	if ends {
 		s.txn = transaction{}
 	}
 	return err
+}
+
+// refuseNested answers a MULTI, or a WATCH, within a transaction. That does not abort it.
+func (s *session) refuseNested(q query) {
+	if q.cmd.kind == multi {
+		s.local(q.cmd, "-ERR MULTI calls can not be nested\r\n")
+	} else {
+		s.local(q.cmd, "-ERR WATCH inside MULTI is not allowed\r\n")
+	}
 }
