@@ -30,9 +30,13 @@ func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 		s.local(cmd, "-ERR only QUIT and RESET are possible while monitoring a node of a cluster\r\n")
 		return nil
 	}
+	if cmd.kind == subscribe && !hasSmallConfirmations(c) {
+		s.local(cmd, "-ERR the name of a channel is too large\r\n")
+		return nil
+	}
 	if len(s.owns) > 0 && !s.said.resp3 && cmd.kind != subscribe {
 		if l := s.ownWith(stateSubscribed); l != nil {
-			return s.pass(l, cmd, c, "") // it refuses most
+			return s.passSubscribed(l, cmd, c)
 		}
 	}
 	q, err := s.examine(cmd, c)
@@ -53,6 +57,21 @@ func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 		return s.sendToSlot(q.slot, cmd, q.c)
 	}
 	return s.sendKeyless(cmd, q.c, q.info)
+}
+
+// passSubscribed takes a command of a client of RESP2 that is subscribed on l, which refuses most. What has
+// keys is refused here, since the node would first redirect it to one that does not; and MONITOR, since
+// from that on no reply could be told apart.
+func (s *session) passSubscribed(l *link, cmd *command, c *redisproto.Command) error {
+	if info := cmd.info.of(c); !isWrong(info, c) {
+		positions, _ := info.keys(c, s.scratch)
+		if len(positions) > 0 || cmd.kind == monitor {
+			s.local(cmd, "-ERR Can't execute '"+strings.ToLower(info.name)+
+				"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n")
+			return nil
+		}
+	}
+	return s.pass(l, cmd, c, "")
 }
 
 // awaitRoutes waits until it is known which node serves which slot. It reports false if that does not

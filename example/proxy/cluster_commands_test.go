@@ -79,6 +79,9 @@ func TestCluster(t *testing.T) {
 		{"large commands", testLargeCommands},
 		{"unblock and kill", testUnblockAndKill},
 		{"half moved slot", testHalfMovedSlot},
+		{"wrong order", func(t *testing.T, _ *redisCluster, w way) { testWrongOrder(t, redis, w) }},
+		{"aborted transactions", testAbortedTransactions},
+		{"large channel", testLargeChannel},
 		{"blocked while a slot moves", testBlockedWhileSlotMoves},
 		{"scripted redirects", testScriptedRedirects},
 	} {

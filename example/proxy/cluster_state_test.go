@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -229,4 +230,60 @@ func testRedisBenchmark(t *testing.T, _ *redisCluster, p *testProxy) {
 			t.Errorf("with a pipeline of %s: %v\n%s", pipeline, err, out)
 		}
 	}
+}
+
+// monitored is what MONITOR shows of a command. Other tests use the cluster, too.
+var monitored = regexp.MustCompile(`\+\d+\.\d+ \[.*\r\n`)
+
+// What clients say in an order that makes no sense is answered as one Redis does, and leaves the session
+// fit for what comes after it.
+func testWrongOrder(t *testing.T, redis *redisServer, w way) {
+	scripts := [][]string{
+		{"MULTI x", "SUBSCRIBE c", "PING", "UNSUBSCRIBE", "GET k"},
+		{"CLIENT REPLY", "CLIENT REPLY OFF x", "BLPOP none 0.01", "MONITOR x", "GET k"},
+		{"MULTI", "EXEC x", "GET k", "EXEC"},
+		{"MULTI", "SUBSTR", "EXEC x", "GET k", "EXEC"},
+		{"MULTI", "NOSUCH", "MULTI", "WATCH k", "DISCARD x", "GET k", "EXEC", "GET k"},
+		{"MULTI", "OBJECT NOSUCH", "NOSUCH", "GET", "GET k", "EXEC", "GET k"},
+		{"MULTI", "RESET x", "EXEC", "GET k"},
+		{"WATCH k", "MULTI", "MULTI x", "GET k", "EXEC", "GET k"},
+		{"MONITOR", "QUIT"},
+		{"MONITOR", "RESET", "GET k"},
+	}
+	if w.hello == "2" {
+		scripts = append(scripts, []string{"SUBSCRIBE c", "HELLO 3", "CLIENT REPLY OFF", "MONITOR", "MULTI", "SUBSCRIBE d", "WATCH a", "WATCH b",
+			"WATCH c", "GET a", "GET b", "GET c", "SPUBLISH a x", "SPUBLISH b x", "SPUBLISH c x", "SELECT 0", "UNSUBSCRIBE d c", "GET k"})
+	}
+	dial(t, redis.addr, nil).call("FLUSHALL")
+	run := func(k *conn, commands []string) string {
+		k.send(append(commands, "QUIT")...)
+		return monitored.ReplaceAllString(k.rest(), "")
+	}
+	for _, commands := range scripts {
+		want := run(dialHello(t, redis.addr, w.hello), commands)
+		if got := run(w.dial(t), commands); got != want {
+			t.Errorf("%q:\n got %q\nwant %q", commands, got, want)
+		}
+	}
+}
+
+// A transaction fails if the proxy itself refused a part of it, whatever comes behind that.
+func testAbortedTransactions(t *testing.T, _ *redisCluster, w way) {
+	for _, refused := range []string{"AUTH x", "KEYS *"} {
+		k := w.dial(t)
+		k.send("MULTI", refused, "NOSUCH", "SET k 1", "EXEC", "EXISTS k")
+		k.want("+OK\r\n", refusalText(notInTransaction))
+		k.read()
+		k.want("+QUEUED\r\n", execAbort, ":0\r\n")
+	}
+}
+
+// A channel whose confirmation could not be told apart is refused.
+func testLargeChannel(t *testing.T, _ *redisCluster, w way) {
+	k := w.dial(t)
+	k.send("SUBSCRIBE "+strings.Repeat("x", maxWhole), "SUBSCRIBE c", "UNSUBSCRIBE", "EXISTS k")
+	k.want("-ERR the name of a channel is too large\r\n")
+	k.read()
+	k.read()
+	k.want(":0\r\n")
 }

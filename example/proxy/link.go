@@ -284,7 +284,7 @@ func (l *link) lose(err error) {
 	for _, c := range unsent {
 		l.proxy.again(c)
 	}
-	if s != nil {
+	if s != nil && !closing { // else the session waits for this, and says itself how it goes on
 		s.log.Debug("upstream closed the connection", "err", err)
 		s.end()
 	}

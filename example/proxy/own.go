@@ -123,6 +123,9 @@ func (cmd *command) waitsFor(c *redisproto.Command) time.Duration {
 // is no harm to say so once too often: replies pass all the same. But it must be said here, where
 // there is no knowing whether the upstream will accept c.
 func (s *session) uncountable(k kind, c *redisproto.Command) bool {
+	if s.cluster != nil { // where transact says what is in a transaction, and subscribe what is too large
+		return k == monitor && c.ArgCount() == 1
+	}
 	switch k {
 	case multi:
 		s.txn.begun = true
@@ -131,7 +134,7 @@ func (s *session) uncountable(k kind, c *redisproto.Command) bool {
 	case client:
 		return c.ArgCount() == 3 && bytes.EqualFold(c.Get(1), []byte("REPLY")) && (s.txn.begun || !bytes.EqualFold(c.Get(2), []byte("ON")))
 	case subscribe:
-		return s.txn.begun || !isSmall(c) // it may take effect only with EXEC; or its confirmations are large
+		return s.txn.begun || !hasSmallConfirmations(c) // it may take effect only with EXEC; or its confirmations are large
 	case hello:
 		return s.txn.begun
 	}

@@ -91,6 +91,12 @@ func (s *session) refuse(cmd *command, c *redisproto.Command, refused string) er
 // would have to be held to be sent again.
 func isSmall(c *redisproto.Command) bool { return c.Whole() && len(c.Raw()) <= maxWhole }
 
+// hasSmallConfirmations reports whether each confirmation of a SUBSCRIBE or the like is small: it has a
+// channel, and a few bytes that are not in the command.
+func hasSmallConfirmations(c *redisproto.Command) bool {
+	return c.Whole() && len(c.Raw()) <= maxWhole-100
+}
+
 // needsOwn reports whether c must not go to a shared link: because it leaves something behind there,
 // waits for others, or is large.
 func (s *session) needsOwn(cmd *command, c *redisproto.Command) bool {

@@ -47,7 +47,7 @@ func (s *session) transact(q query) error {
 	case q.c.ArgCount() != 1: // MULTI, EXEC and DISCARD have no arguments
 		return s.sendTo(s.anyNode(), noSlot, q.cmd, q.c)
 	case q.cmd.kind == multi && t.watched != nil:
-		t.open = t.watched
+		t.open, t.begun = t.watched, true
 		return s.pass(t.open, q.cmd, q.c, "")
 	case q.cmd.kind == multi:
 		s.txn = transaction{pending: true, slot: noSlot}
