@@ -94,8 +94,8 @@ func (s *session) examine(cmd *command, c *redisproto.Command) (query, error) {
 		return q, nil
 	}
 	if at := q.info.onlyKey; at > 0 && c.Get(at) != nil {
-		q.positions = append(s.scratch[:0], at)
-		q.slot = keySlot(c.Get(at))
+		s.scratch = append(s.scratch[:0], at)
+		q.positions, q.slot = s.scratch, keySlot(c.Get(at))
 		return q, nil
 	}
 	var arrived bool

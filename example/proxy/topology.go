@@ -28,15 +28,20 @@ type node struct {
 
 // A topology says which master serves which slot. It does not change once it is made.
 type topology struct {
-	masters []*node          // sorted by address
-	ids     map[string]*node // the masters by the names that they have among themselves
-	members map[string]bool  // the addresses of all nodes of the cluster
-	slots   [slotCount]*node
-	served  int // how many slots have a master
+	masters []*node           // sorted by address
+	ids     map[string]*node  // the masters by the names that they have among themselves
+	members map[string]bool   // the addresses of all nodes of the cluster
+	slots   [slotCount]uint16 // one more than the index of its master, or 0; smaller than pointers, for the caches
+	served  int               // how many slots have a master
 }
 
 // node returns the master that serves a slot, or nil if none does.
-func (t *topology) node(slot int) *node { return t.slots[slot] }
+func (t *topology) node(slot int) *node {
+	if i := t.slots[slot]; i > 0 {
+		return t.masters[i-1]
+	}
+	return nil
+}
 
 // complete reports whether every slot has a master.
 func (t *topology) complete() bool { return t.served == slotCount }
@@ -291,6 +296,7 @@ func (c *cluster) parseSlots(r redisproto.Reply, asked string) (*topology, error
 		return nil, fmt.Errorf("CLUSTER SLOTS: %w", err)
 	}
 	t := &topology{ids: make(map[string]*node), members: make(map[string]bool)}
+	owners := make([]*node, slotCount)
 	for entry := range r.All() {
 		first, errFirst := entry.At(0).Int()
 		last, errLast := entry.At(1).Int()
@@ -315,16 +321,19 @@ func (c *cluster) parseSlots(r redisproto.Reply, asked string) (*topology, error
 		t.ids[string(master.At(2).Bytes())] = n
 		t.members[n.addr] = true
 		for slot := first; slot <= last; slot++ {
-			if t.slots[slot] == nil {
-				t.served++
-			}
-			t.slots[slot] = n
+			owners[slot] = n
+		}
+	}
+	slices.SortFunc(t.masters, func(a, b *node) int { return cmp.Compare(a.addr, b.addr) })
+	for slot, n := range owners {
+		if n != nil {
+			t.slots[slot] = uint16(slices.Index(t.masters, n) + 1)
+			t.served++
 		}
 	}
 	if t.served == 0 {
 		return nil, errors.New("CLUSTER SLOTS: the node knows of no slot that is served")
 	}
-	slices.SortFunc(t.masters, func(a, b *node) int { return cmp.Compare(a.addr, b.addr) })
 	return t, nil
 }
 
