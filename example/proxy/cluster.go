@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,9 @@ func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 		}
 	}
 	q, err := s.examine(cmd, c)
+	if err != nil && !errors.Is(err, errTooLarge) {
+		return err // the client has sent only a part of it
+	}
 	if err != nil {
 		s.local(cmd, "-ERR this command is larger than the proxy may hold, see -output\r\n")
 		return errQuit

@@ -219,6 +219,26 @@ func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) erro
 	if err := s.flushLinks(); err != nil {
 		return errOver
 	}
+	err := l.writeLarge(k, c)
+	switch {
+	case err == nil, err == errOver:
+	case isWriteError(err):
+		l.conn.Close()
+	default: // the client has sent a part of a command, so that the link is not of use any more
+		l.finish() // but what was sent before it is answered
+		if k != nil {
+			s.mu.Lock()
+			if !k.done {
+				k.end(nil)
+			}
+			s.mu.Unlock()
+		}
+	}
+	return err
+}
+
+// writeLarge writes a command while it arrives. It returns errOver if the link is lost.
+func (l *link) writeLarge(k *call, c *redisproto.Command) error {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	l.mu.Lock()
@@ -231,10 +251,7 @@ func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) erro
 		return errOver
 	}
 	n, err := c.WriteTo(l.conn)
-	s.bytesUp.Add(n)
-	if err != nil {
-		l.conn.Close() // it has received a part of a command
-	}
+	l.proxy.bytesUp.Add(n)
 	return err
 }
 

@@ -137,3 +137,25 @@ func TestFirstByte(t *testing.T) {
 		t.Errorf("got %d bytes more, and %v", n, err)
 	}
 }
+
+// A client that ends in the middle of a large command gets the replies that are due, and the log accuses
+// nobody.
+func TestEndWithinLargeCommand(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, flags...)
+		for range 20 {
+			k := dial(t, p.addr, nil)
+			k.send("PING", "SELECT 1", "GET none", "RPUSH q a", "BLPOP q 0")
+			fmt.Fprintf(k.Conn, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s", 8<<20, strings.Repeat("x", 1<<20))
+			closeWrite(k.Conn)
+			if got, want := k.rest(), "+PONG\r\n+OK\r\n$-1\r\n:1\r\n*2\r\n$1\r\nq\r\n$1\r\na\r\n"; got != want {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+		}
+		if log := p.log.String(); strings.Contains(log, "WARN") {
+			t.Error(log)
+		}
+	})
+}
