@@ -67,8 +67,8 @@ func (s *session) passLarge(l *link, c *call, r reply) error {
 	s.queued--
 	for s.out != nil && !s.over {
 		s.mu.Unlock()
-		if err := s.flush(l); err != nil {
-			return err
+		if s.flush(l) != nil {
+			return errOver
 		}
 		s.mu.Lock()
 	}

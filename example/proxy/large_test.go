@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Values of any size pass, in each direction, beside what comes before and after them.
@@ -153,6 +154,34 @@ func TestEndWithinLargeCommand(t *testing.T) {
 			if got, want := k.rest(), "+PONG\r\n+OK\r\n$-1\r\n:1\r\n*2\r\n$1\r\nq\r\n$1\r\na\r\n"; got != want {
 				t.Fatalf("got %q, want %q", got, want)
 			}
+		}
+		if log := p.log.String(); strings.Contains(log, "WARN") {
+			t.Error(log)
+		}
+	})
+}
+
+// When a client goes away while replies are written to it, the log accuses nobody.
+func TestClientGoesWithoutReading(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, flags...)
+		for range 20 {
+			k := dial(t, p.addr, nil)
+			k.send("SELECT 1", "SETRANGE k 50000 x")
+			k.read()
+			k.read()
+			for range 200 {
+				k.WriteBulkStrings([]string{"GET", "k"})
+			}
+			k.Flush()
+			k.read()
+			k.Conn.(*net.TCPConn).SetLinger(0)
+			k.Conn.Close()
+		}
+		for p.clients.Load() > 0 {
+			time.Sleep(time.Millisecond)
 		}
 		if log := p.log.String(); strings.Contains(log, "WARN") {
 			t.Error(log)

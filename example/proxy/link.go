@@ -196,8 +196,8 @@ func (l *link) settle() error {
 	var err error
 	for i, s := range l.dirty {
 		l.dirty[i] = nil
-		if e := s.flush(l); e != nil && !l.shared {
-			err = e
+		if s.flush(l) != nil && !l.shared {
+			err = errOver // which is no fault of the upstream
 		}
 	}
 	l.dirty = l.dirty[:0]
