@@ -367,8 +367,9 @@ func (r Reply) Whole() bool {
 	return !r.valid() || r.rec.tail == nil || int(r.rec.after(r.at)) < len(r.rec.found.s)
 }
 
-// Size returns how many bytes a string has, also if it is not whole: as many as Body gives. For any
-// other kind it is the length of Bytes.
+// Size returns how many bytes a string has, also if it is not whole: as many as Body gives. It is -1 for
+// a simple string or an error that is not whole, since nothing tells before its end how long it is. For
+// any other kind it is the length of Bytes.
 func (r Reply) Size() int64 {
 	if !r.Whole() && r.Len() == 0 {
 		return r.rec.tail.length

@@ -140,8 +140,11 @@ func (p *ReplyParser) beginTail(b []byte) *ProtocolError {
 		}
 		t.found.s = t.found.s[:at+2]
 		t.found.s[at+1].end = at + 2
-	case t.bulk == 0: // a line, or nothing behind the attributes
+	case t.bulk == 0 && (len(t.found.s) > 0 || !Kind(b[t.pos+2]).isText()): // nothing behind attributes, or a number
 		return ErrTooBig.at(0)
+	case t.bulk == 0:
+		n = t.pos + 3
+		t.found.s = append(t.found.s, span{uint32(n), uint32(n)})
 	default:
 		n, size = t.bulk, t.size
 		if Kind(b[t.pos+2]) == VerbatimString {
@@ -155,10 +158,13 @@ func (p *ReplyParser) beginTail(b []byte) *ProtocolError {
 	t.tail = &p.tail
 	t.base = t.tail.begin(n, &p.lim)
 	t.restart()
-	if aggregate {
+	switch {
+	case aggregate:
 		t.tail.open = append(t.tail.open, level{})
 		t.tail.left, t.tail.total = left, left
-	} else {
+	case size < 0:
+		t.tail.left, t.tail.text, t.tail.length = 1, 1, -1
+	default:
 		t.tail.left = 1
 		t.tail.arrive(size)
 	}
@@ -300,6 +306,9 @@ func (t *record) parseSimple(b []byte, lim *bounds) (n int) {
 	t.found.s[0] = span{uint32(start), uint32(end)}
 	return end + 2
 }
+
+// isText reports whether a value of kind k is a line of any text.
+func (k Kind) isText() bool { return k == SimpleString || k == SimpleError }
 
 // isLine reports whether a value of kind k is a line of text.
 func (k Kind) isLine() bool {

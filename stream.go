@@ -89,7 +89,7 @@ type tail struct {
 	// arriving is true if the head ends with the header of a string, whose bytes come next, until
 	// NextArg has returned that string.
 	arriving bool
-	text     int64 // bytes that have been passed of a line that is not whole; 0 for none
+	text     int64 // bytes that have been passed of a line that is not whole, its type included; 0 for none
 	reply    bool  // this is the rest of a reply, not of a command
 	turn     int   // counts the strings, so that the reader of an earlier one ends
 	done     bool
@@ -271,7 +271,7 @@ func (t *tail) incomplete(b []byte, start int) (n int) {
 	if !t.reply || t.seen-start < minDirect {
 		return max(t.pos, 0)
 	}
-	t.text = int64(t.seen - start - 1)
+	t.text = int64(t.seen - start)
 	t.pos = t.seen
 	return t.seen
 }
@@ -282,9 +282,9 @@ func (t *tail) scanText(b []byte) (more bool, err *ProtocolError) {
 	t.pos = lineEnd(b, 0)
 	t.text += int64(t.pos)
 	switch {
-	case t.text > int64(t.lim.Bulk):
+	case t.text-1 > int64(t.lim.Bulk):
 		err = ErrBulkLength.at(t.pos)
-		err.Offset -= t.text + 1 // the line begins with its type
+		err.Offset -= t.text
 		return false, err
 	case t.pos >= len(b)-1:
 		if t.pos == len(b)-1 && b[t.pos] == '\n' {
@@ -367,6 +367,8 @@ func (r *tailReader) Read(p []byte) (n int, err error) {
 		return 0, io.EOF
 	case len(p) == 0:
 		return 0, nil
+	case t.text > 0:
+		return t.readText(p)
 	case t.rest == 0:
 		return 0, t.checkEnd()
 	}
@@ -382,7 +384,10 @@ func (r *tailReader) WriteTo(w io.Writer) (n int64, err error) {
 	if t.turn != r.mine {
 		return 0, nil
 	}
-	if t.rest > 0 {
+	switch {
+	case t.text > 0:
+		return io.Copy(w, struct{ io.Reader }{r})
+	case t.rest > 0:
 		t.rest, n, err = t.buf.copyTo(w, t.rest, &checkedReader{t.buf.rd})
 	}
 	if err == nil {
@@ -392,6 +397,31 @@ func (r *tailReader) WriteTo(w io.Writer) (n int64, err error) {
 		err = nil
 	}
 	return n, err
+}
+
+// readText reads a part of a line of text.
+func (t *tail) readText(p []byte) (n int, err error) {
+	if t.broken != nil {
+		return 0, t.broken
+	}
+	for len(t.buf.unread()) == 0 {
+		if err := t.fill(); err != nil {
+			return 0, err
+		}
+	}
+	b := t.buf.unread()
+	b = b[:min(len(b), len(p))]
+	n = copy(p, b[:lineEnd(b, 0)])
+	if n == 0 {
+		return 0, t.checkEnd()
+	}
+	if t.text += int64(n); t.text-1 > int64(t.lim.Bulk) {
+		err := ErrBulkLength.at(n)
+		err.Offset -= t.text
+		return 0, t.protocolError(err)
+	}
+	t.buf.take(n)
+	return n, nil
 }
 
 // checkEnd returns io.EOF if a CR LF follows the string that has been read.
@@ -417,7 +447,7 @@ func (t *tail) body() io.Reader {
 		return errorReader{t.broken}
 	case t.use == asOne:
 		return errorReader{errMixedUse}
-	case !t.arriving:
+	case !t.arriving && t.text == 0:
 		return bytes.NewReader(nil)
 	}
 	t.use = inParts

@@ -280,12 +280,12 @@ func TestStreamReplyErrors(t *testing.T) {
 	checkProtocolError(t, "no CR LF behind Body", err, "invalid CRLF in reply", 106)
 }
 
-// TestStreamTooBig: a line, and attributes in front of a reply, are held, so they may have Stream bytes
+// TestStreamTooBig: a number, and attributes in front of a reply, are held, so they may have Stream bytes
 // and no more.
 func TestStreamTooBig(t *testing.T) {
 	for _, in := range []string{
-		"+" + strings.Repeat("x", 5000) + "\r\n", "-ERR " + strings.Repeat("x", 5000) + "\r\n", "(" + strings.Repeat("1", 5000) + "\r\n",
-		"|1\r\n+a\r\n" + bulk(strings.Repeat("x", 5000)) + ":1\r\n", "|1000\r\n", "|1\r\n+" + strings.Repeat("x", 5000) + "\r\n",
+		"(" + strings.Repeat("1", 5000) + "\r\n",
+		"|1\r\n+a\r\n:1\r\n+" + strings.Repeat("x", 5000) + "\r\n", "|1\r\n+a\r\n" + bulk(strings.Repeat("x", 5000)) + ":1\r\n", "|1000\r\n", "|1\r\n+" + strings.Repeat("x", 5000) + "\r\n",
 	} {
 		p := streamReplies(":1\r\n"+in, 40, 1000)
 		p.ReadReply()
