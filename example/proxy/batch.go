@@ -97,8 +97,9 @@ func (s *session) sendBatch(b *batch) error {
 	case !l.shared:
 		return errOver
 	}
+	<-b.link.done // what it was given before is to be sent again first
 	for _, k := range b.calls {
-		s.giveTo(k.node, k)
+		s.sendAgain(resending{c: k, n: k.node})
 	}
 	return nil
 }
@@ -109,7 +110,7 @@ func (s *session) sendBatch(b *batch) error {
 func (s *session) publish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.moved > 0 {
+	if s.moved > 0 && (s.fresh.head != nil || len(s.batches) > 0) {
 		if err := s.wait(0); err != nil {
 			return err
 		}

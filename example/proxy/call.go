@@ -48,6 +48,7 @@ type call struct {
 	part  int
 	parts gatherer // of which this is the whole
 	left  int      // of them, that are not answered
+	held  int      // bytes of the replies to the others
 }
 
 // begin makes the next call of the session, which publish puts in flight.
@@ -138,8 +139,8 @@ func (c *call) end(raw []byte) {
 
 // beginGather puts a call in flight whose reply comes of n parts. The error says that the session is
 // over.
-func (s *session) beginGather(cmd *command, g gatherer, n int) (*call, error) {
-	c := s.begin(cmd, 0)
+func (s *session) beginGather(cmd *command, g gatherer, n, size int) (*call, error) {
+	c := s.begin(cmd, size)
 	c.parts, c.left = g, n
 	return c, s.sendBatches()
 }
@@ -162,6 +163,12 @@ var dropped = &call{cmd: partCommand}
 // part. s.mu is held.
 func (s *session) joinPart(c *call, raw []byte) (whole *call, reply []byte) {
 	whole = c.whole
+	if whole.held+len(raw) > s.maxOutput {
+		raw = []byte(tooLargeReply)
+	}
+	whole.held += len(raw)
+	s.held += len(raw)
+	s.checkOutput()
 	whole.parts.add(c.part, raw)
 	s.recycle(c)
 	if whole.left--; whole.left > 0 {
@@ -174,6 +181,7 @@ func (s *session) joinPart(c *call, raw []byte) (whole *call, reply []byte) {
 	}
 	reply = whole.parts.append(nil)
 	whole.parts = nil
+	s.held -= whole.held
 	whole.cmd.calls.Add(1)
 	if len(reply) > 0 && reply[0] == '-' {
 		whole.cmd.errors.Add(1)

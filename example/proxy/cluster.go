@@ -35,7 +35,7 @@ func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 		s.local(cmd, "-ERR the name of a channel is too large\r\n")
 		return nil
 	}
-	if len(s.owns) > 0 && !s.said.resp3 && cmd.kind != subscribe {
+	if s.owned.Load() > 0 && !s.said.resp3 && cmd.kind != subscribe {
 		if l := s.ownWith(stateSubscribed); l != nil {
 			return s.passSubscribed(l, cmd, c)
 		}
@@ -51,10 +51,10 @@ func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
 	switch {
 	case s.txn.pending || s.txn.open != nil || cmd.kind == multi || cmd.kind == watch || cmd.kind == endMulti:
 		return s.transact(q)
-	case cmd.kind == wait:
-		return s.waitForReplicas(cmd, q.c)
 	case q.info == nil || !q.info.fits(q.c.ArgCount()):
 		return s.sendTo(s.anyNode(), noSlot, cmd, q.c)
+	case cmd.kind == wait:
+		return s.waitForReplicas(cmd, q.c)
 	case q.slot == crossSlot:
 		return s.sendSplit(cmd, q.c, q.info, q.positions)
 	case q.slot >= 0:
@@ -205,14 +205,16 @@ func (s *session) sendSplit(cmd *command, c *redisproto.Command, info *commandIn
 
 // sendGathered sends the first round of the parts of a command.
 func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
+	size := 0
 	for _, p := range parts {
+		size += len(p.raw)
 		if n := p.at(s.routes); n != nil && (s.shared == 0 || s.said.setup != nil) {
 			if _, err := s.takeOwn(n); err != nil {
 				return s.noOwn(cmd, err)
 			}
 		}
 	}
-	whole, err := s.beginGather(cmd, g, len(parts))
+	whole, err := s.beginGather(cmd, g, len(parts), size)
 	if err != nil {
 		return err
 	}
@@ -235,6 +237,7 @@ func (s *session) sendParts(whole *call, parts []part) {
 		k.slot, k.raw = p.slot, append(k.raw, p.raw...)
 		n := p.at(t)
 		l := s.ownOn(n)
+		k.own = l != nil || s.shared == 0
 		switch {
 		case n == nil:
 			k.answer([]byte(notServed))
@@ -286,11 +289,13 @@ func (s *session) sendKeyless(cmd *command, c *redisproto.Command, info *command
 // unsubscribeShards sends SUNSUBSCRIBE without channels to all nodes where there are subscriptions.
 func (s *session) unsubscribeShards(cmd *command, c *redisproto.Command) error {
 	var links []*link
+	s.mu.Lock()
 	for _, l := range s.owns {
 		if l.state.Load()&stateShards != 0 {
 			links = append(links, l)
 		}
 	}
+	s.mu.Unlock()
 	if len(links) == 0 {
 		return s.sendTo(s.anyNode(), noSlot, cmd, c)
 	}

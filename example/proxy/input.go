@@ -19,8 +19,9 @@ const maxAhead = 32 << 10
 // whole command, which is the time to send what was collected.
 type input struct {
 	s     *session
-	ahead []byte // what was read while the session waited
-	err   error  // what ended the client's input
+	ahead []byte      // what was read while the session waited
+	err   error       // what ended the client's input
+	grace *time.Timer // ends the session some time after that, if the client has ended its input
 }
 
 // Read reads for the parser.
@@ -61,7 +62,7 @@ func (in *input) receive(b []byte) (int, error) {
 		}
 		s.mu.Lock()
 		switch {
-		case s.over:
+		case s.over, s.isCut:
 			in.err = errOver
 		case s.draining:
 			in.err = errDraining
@@ -70,6 +71,9 @@ func (in *input) receive(b []byte) (int, error) {
 		}
 		waiting := s.reading
 		s.mu.Unlock()
+		if in.err == errDraining {
+			s.endDrain = s.beginDrain()
+		}
 		if in.err != nil || waiting {
 			return 0, in.err
 		}
@@ -80,7 +84,7 @@ func (in *input) receive(b []byte) (int, error) {
 // soon.
 func (in *input) end(err error) {
 	in.err = err
-	time.AfterFunc(replyGrace, in.s.end)
+	in.grace = time.AfterFunc(replyGrace, in.s.end)
 }
 
 // open reports whether more can be read ahead.

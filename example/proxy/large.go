@@ -42,7 +42,12 @@ func (l *link) takeLarge(s *session, r reply) error {
 	if c != nil && (c.session == nil || c.whole != nil) {
 		return l.takeLargePart(c, r)
 	}
-	if err := s.passLarge(l, c, r); err != nil || c == nil {
+	err := s.passLarge(l, c, r)
+	if err == errOutOfTurn {
+		l.note(c, r, kind)
+		return l.takeLargePart(c, r)
+	}
+	if err != nil || c == nil {
 		return err
 	}
 	l.left = 0
@@ -51,7 +56,12 @@ func (l *link) takeLarge(s *session, r reply) error {
 	return nil
 }
 
-// passLarge passes a reply on when it is its call's turn, behind what was put there before.
+// errOutOfTurn says that a large reply cannot wait for its turn.
+var errOutOfTurn = errors.New("an earlier call is sent again")
+
+// passLarge passes a reply on when it is its call's turn, behind what was put there before. If an earlier
+// call is sent again, that may be on the same link, whose reader must not wait for it: the reply has to
+// be held.
 func (s *session) passLarge(l *link, c *call, r reply) error {
 	if c != nil && c.silent {
 		return nil // the next read of the link skips it
@@ -62,6 +72,11 @@ func (s *session) passLarge(l *link, c *call, r reply) error {
 	s.mu.Lock()
 	s.queued++
 	for !s.over && (s.writing || c != nil && c != s.flying.head) {
+		if c != nil && c != s.flying.head && (s.moved > 1 || s.moved == 1 && !c.moved) {
+			s.queued--
+			s.mu.Unlock()
+			return errOutOfTurn
+		}
 		s.changed.Wait()
 	}
 	s.queued--
@@ -101,18 +116,15 @@ func isWriteError(err error) bool {
 func (l *link) takeLargeShared(c *call, r reply) error {
 	l.letGo()
 	s := c.session
-	if s == nil {
-		return nil
+	if s == nil || c.whole != nil {
+		return l.takeLargePart(c, r)
 	}
-	if c.whole == nil && s.holdReads(c) {
+	if s.holdReads(c) {
 		l.next++
 		s.large.Store(largeFor)
 		c.own = true
 		s.sendAgain(resending{c: c, n: l.node}) // and the next read of this link skips the reply
 		return nil
-	}
-	if c.whole != nil {
-		return l.takeLargePart(c, r)
 	}
 	if _, err := r.WriteTo(&patience{s: s, c: c}); err != nil {
 		return err // the link's: a patience takes everything
@@ -120,6 +132,8 @@ func (l *link) takeLargeShared(c *call, r reply) error {
 	l.answered(c, r, nil)
 	return nil
 }
+
+const tooLargeReply = "-ERR a reply of a node is larger than the proxy may hold, see -output\r\n"
 
 // takeLargePart takes a reply that is to be put together with others, so that it must be held.
 func (l *link) takeLargePart(c *call, r reply) error {
@@ -129,7 +143,7 @@ func (l *link) takeLargePart(c *call, r reply) error {
 	}
 	raw := held.Bytes()
 	if held.over {
-		raw = []byte("-ERR a reply of a node is larger than the proxy may hold, see -output\r\n")
+		raw = []byte(tooLargeReply)
 	}
 	l.answered(c, r, raw)
 	return nil
@@ -157,6 +171,7 @@ func (c *call) hold() {
 	if !c.moved {
 		c.moved = true
 		c.session.moved++
+		c.session.changed.Broadcast()
 	}
 }
 
@@ -223,7 +238,7 @@ func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) erro
 	switch {
 	case err == nil, err == errOver:
 	case isWriteError(err):
-		l.conn.Close()
+		l.conn.Close() // the reader sees to the rest
 	default: // the client has sent a part of a command, so that the link is not of use any more
 		l.finish() // but what was sent before it is answered
 		if k != nil {
@@ -245,14 +260,26 @@ func (l *link) writeLarge(k *call, c *redisproto.Command) error {
 	lost := l.err
 	if k != nil && lost == nil {
 		l.sent = append(l.sent, k)
+		l.uploading.Store(k)
 	}
 	l.mu.Unlock()
 	if lost != nil {
 		return errOver
 	}
-	n, err := c.WriteTo(l.conn)
+	n, err := c.WriteTo(uploader{l})
+	l.conn.SetWriteDeadline(time.Time{})
+	l.uploading.Store(nil)
 	l.proxy.bytesUp.Add(n)
 	return err
+}
+
+// An uploader writes a large command to its link. The node gets as much time for each part of it as for an
+// answer, and the client gets all the time that it wants.
+type uploader struct{ l *link }
+
+func (u uploader) Write(b []byte) (int, error) {
+	u.l.conn.SetWriteDeadline(time.Now().Add(u.l.proxy.answerTimeout))
+	return u.l.conn.Write(b)
 }
 
 // hold returns a command that was not whole once it is, for one that must be looked at as a whole. It

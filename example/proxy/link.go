@@ -43,13 +43,15 @@ type link struct {
 	wmu   sync.Mutex // held while writing, so that bytes and calls have the same order
 	spare []byte     // the other buffer; out and spare take turns
 
+	uploading atomic.Pointer[call] // the call in sent, or taken, whose command has not been sent to its end
+
 	matcher
 	dirty []*session // those whose replies the reader has collected since its last read
 	done  chan struct{}
 
 	// For the sweeper.
 	reads   atomic.Int64 // reads that have returned
-	taking  atomic.Int32 // calls that the reader has taken and not answered
+	taking  atomic.Int32 // calls that the reader has taken and whose replies are due
 	waiting atomic.Bool  // the reader waits for the upstream, and not for a client
 	seen    int64        // reads when the sweeper looked
 	since   time.Time    // when the sweeper saw them change last
@@ -177,7 +179,7 @@ func (in linkInput) Read(b []byte) (int, error) {
 	if err := l.settle(); err != nil {
 		return 0, err
 	}
-	l.taking.Store(int32(l.due()))
+	l.taking.Store(int32(l.due(l.taken[l.next:])))
 	l.waiting.Store(true)
 	n, err := l.conn.Read(b)
 	l.waiting.Store(false)
@@ -256,7 +258,11 @@ func (l *link) finish() {
 // an error; what was not is routed again.
 func (l *link) lose(err error) {
 	l.close(err)
-	l.settle()   // the replies that came with the error are sent
+	l.settle() // the replies that came with the error are sent
+	s := l.owner.Load()
+	if s != nil && l.uploading.Load() != nil {
+		s.cutOff()
+	}
 	l.wmu.Lock() // no write goes on any more
 	l.mu.Lock()
 	written := append(l.taken[l.next:], l.sent...)
@@ -269,7 +275,7 @@ func (l *link) lose(err error) {
 	}
 	l.wmu.Unlock()
 	l.node.links.forget(l)
-	s := l.owner.Load()
+	// No error is sent if the session ended the link itself, or if the upstream has said that it closes.
 	quiet := s != nil && (l.leaving || closing || err == errOver || len(written) > 0 && written[0].cmd.kind == quit)
 	if !quiet {
 		if l.proxy.cluster != nil {

@@ -96,7 +96,7 @@ func (s *session) answerReset(cmd *command) error {
 	}
 	s.mu.Lock()
 	owns := s.owns
-	s.owns = nil
+	s.setOwns(nil)
 	s.mu.Unlock()
 	s.silent = false
 	for _, l := range owns {

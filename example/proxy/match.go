@@ -99,11 +99,11 @@ func (m *matcher) head() *call {
 	return m.taken[m.next]
 }
 
-// due is how many calls the reader has taken whose replies are still to come. Behind the last one that can
-// be told apart there may be none.
-func (m *matcher) due() int {
-	n := len(m.taken) - m.next
-	if n > 0 && m.taken[len(m.taken)-1].last {
+// due is how many of calls, which were sent, are to be answered by now. Behind the last one that can be told
+// apart there may be no reply, and there is none yet to a command that the client is still sending.
+func (l *link) due(calls []*call) int {
+	n := len(calls)
+	if n > 0 && (calls[n-1].last || calls[n-1] == l.uploading.Load()) {
 		n--
 	}
 	return n

@@ -131,8 +131,11 @@ func (s *session) flushAll() error {
 		return nil
 	}
 	b := s.out
-	s.out = nil
+	s.out, s.writing = nil, true
+	s.mu.Unlock()
 	_, err := s.conn.Write(*b)
+	s.mu.Lock()
+	s.wrote(err)
 	return err
 }
 

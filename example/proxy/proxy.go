@@ -241,7 +241,7 @@ func (p *proxy) isReplaced(n *node) bool {
 // due.
 func (l *link) checkAnswers(now time.Time) {
 	l.mu.Lock()
-	due := l.conn != nil && len(l.sent) > 0 && !l.sent[0].last && l.err == nil || l.taking.Load() > 0
+	due := l.conn != nil && l.due(l.sent) > 0 && l.err == nil || l.taking.Load() > 0
 	l.mu.Unlock()
 	reads := l.reads.Load()
 	if !due || reads != l.seen || !l.waiting.Load() || l.since.IsZero() {

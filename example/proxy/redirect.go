@@ -71,10 +71,10 @@ func (p *proxy) slotOfRaw(raw []byte, told int) int {
 // mayTry reports whether a call may be sent again, and counts that.
 func (c *call) mayTry(kind redirect) bool {
 	c.attempts++
-	if kind != tryAgain {
-		return c.attempts <= maxRedirects || c.tryUntil > 0
-	}
 	now := time.Since(c.session.start)
+	if kind != tryAgain {
+		return c.attempts <= maxRedirects || now <= c.tryUntil
+	}
 	if c.tryUntil == 0 {
 		c.tryUntil = now + tryAgainFor
 		c.attempts = 1
@@ -128,12 +128,14 @@ func (s *session) resend() {
 // where waits until it is known to which node a call is to be sent. It returns nil if there is none.
 func (r *resending) where() *node {
 	cluster := r.c.session.cluster
+	if r.kind == tryAgain || r.c.attempts > maxRedirects {
+		time.Sleep(r.c.pause())
+	}
 	r.c.asking = r.kind == ask
 	switch r.kind {
 	case notRedirected:
 		return r.n
 	case tryAgain:
-		time.Sleep(r.c.pause())
 		return cluster.current().node(r.c.slot)
 	}
 	for pause := 10 * time.Millisecond; !cluster.isMember(r.addr); pause *= 2 { // it may have joined a moment ago
@@ -146,7 +148,7 @@ func (r *resending) where() *node {
 	return cluster.nodeAt(r.addr)
 }
 
-// pause is how long to wait after TRYAGAIN.
+// pause is how long to wait after TRYAGAIN, and after many redirects.
 func (c *call) pause() time.Duration {
 	return min(10*time.Millisecond<<min(c.attempts, 5), 200*time.Millisecond)
 }

@@ -74,7 +74,7 @@ func (s *session) keepOrder() error {
 
 // refuse answers a command that is refused. In a transaction, it is aborted by that.
 func (s *session) refuse(cmd *command, c *redisproto.Command, refused string) error {
-	if len(s.owns) > 0 {
+	if s.owned.Load() > 0 {
 		if err := s.await(0); err != nil {
 			return err
 		}
@@ -160,12 +160,13 @@ func (s *session) giveTo(n *node, k *call) {
 			return
 		}
 		n.links.forget(l)
+		<-l.done // what was given to it before is to be sent again first
 	}
 }
 
 // ownOn returns the session's own link to n, or nil.
 func (s *session) ownOn(n *node) *link {
-	if len(s.owns) == 0 { // only this goroutine adds the first one
+	if s.owned.Load() == 0 {
 		return nil
 	}
 	s.mu.Lock()
@@ -199,6 +200,9 @@ func (s *session) takeOwn(n *node) (*link, error) {
 	if err := s.await(0); err != nil {
 		return nil, err
 	}
+	if l := s.ownOn(n); l != nil {
+		return l, nil
+	}
 	l, err := s.openOwn(n, s)
 	if err != nil {
 		return nil, err
@@ -207,10 +211,16 @@ func (s *session) takeOwn(n *node) (*link, error) {
 	return l, nil
 }
 
+// setOwns changes the list of the session's own links. s.mu is held.
+func (s *session) setOwns(list []*link) {
+	s.owns = list
+	s.owned.Store(int32(len(list)))
+}
+
 func (s *session) addOwn(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owns = append(s.owns, l)
+	s.setOwns(append(s.owns, l))
 	if s.over { // and has given up its links already
 		l.close(errOver)
 	}
@@ -232,11 +242,11 @@ func (s *session) noOwn(cmd *command, err error) error {
 // returnLinks gives back the session's own links if nothing is in flight, and nothing stays behind on
 // them.
 func (s *session) returnLinks() {
-	if len(s.owns) == 0 || s.shared == 0 {
+	if s.owned.Load() == 0 || s.shared == 0 {
 		return
 	}
 	s.mu.Lock()
-	if s.fresh.head != nil || s.flying.calls > 0 || s.said.setup != nil {
+	if s.fresh.head != nil || s.flying.calls > 0 || s.dirty || s.writing || s.over || s.said.setup != nil {
 		s.mu.Unlock()
 		return
 	}
@@ -250,7 +260,7 @@ func (s *session) returnLinks() {
 		}
 	}
 	clear(s.owns[len(kept):])
-	s.owns = kept
+	s.setOwns(kept)
 	s.mu.Unlock()
 	for _, l := range clean {
 		l.node.links.giveBack(l)
@@ -295,7 +305,7 @@ func (s *session) waitForReplicas(cmd *command, c *redisproto.Command) error {
 	if len(parts) > 1 {
 		g = gather(cmd.info.of(c), parts)
 	}
-	whole, err := s.beginGather(cmd, g, len(parts))
+	whole, err := s.beginGather(cmd, g, len(parts), 0)
 	if err != nil {
 		return err
 	}

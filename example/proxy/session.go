@@ -32,6 +32,7 @@ type session struct {
 
 	// The session's goroutine alone uses these.
 	in        input
+	endDrain  func() // ends what beginDrain began
 	parser    *redisproto.Parser
 	v         *vocabulary   // of the last command
 	cmd       *command      // what is known of it
@@ -49,6 +50,7 @@ type session struct {
 	writtenTo []*node   // those that were sent what may have changed something
 	routes    *topology // by which the calls in flight were routed
 
+	owned atomic.Int32 // how many links of its own the session has, for a look without its mutex
 	large atomic.Int32 // for how many commands links of the session's own are used, see largeFor
 
 	mu           sync.Mutex
@@ -66,10 +68,11 @@ type session struct {
 	queued       int         // links that wait with a large reply for its turn
 	dirty        bool        // a link is going to flush out
 	writing      bool        // somebody writes to the client
-	owns         []*link     // links of the session's own
+	owns         []*link     // links of the session's own; see setOwns
 	resent       []resending // what resend is sending again on them
 	over         bool        // the connection is not to be used any more
 	draining     bool        // the proxy stops: nothing more is read
+	isCut        bool        // the link to which a large command is sent is lost: nothing more is read
 }
 
 // A transaction is what a session has sent of one.
@@ -142,7 +145,7 @@ func (s *session) greet() error {
 			return err
 		}
 		s.mu.Lock()
-		s.owns = []*link{l}
+		s.setOwns([]*link{l})
 		s.mu.Unlock()
 		demanded = l.demands
 	}
@@ -209,7 +212,7 @@ func (s *session) local(cmd *command, text string) {
 	if text[0] == '-' {
 		cmd.errors.Add(1)
 	}
-	if s.publish() == nil {
+	if s.sendBatches() == nil {
 		c.answer([]byte(text))
 	}
 }
@@ -222,9 +225,6 @@ func (s *session) finish(err error) {
 	case errors.As(err, &bad):
 		s.malformed(bad)
 		return
-	case err == errDraining:
-		defer time.AfterFunc(s.drain, s.giveUp).Stop()
-		defer s.unblock()()
 	}
 	if s.await(0) != nil {
 		return
@@ -265,6 +265,13 @@ func (s *session) malformed(bad *redisproto.ProtocolError) {
 
 var malformedCommand = &command{stats: &stats{}, kind: malformed}
 
+// beginDrain ends, while the proxy stops, what waits for others, and after some time everything, until the
+// function that it returns is called.
+func (s *session) beginDrain() (end func()) {
+	timer, stop := time.AfterFunc(s.drain, s.giveUp), s.unblock()
+	return func() { timer.Stop(); stop() }
+}
+
 // giveUp ends what a stopping proxy has waited for in vain.
 func (s *session) giveUp() {
 	s.closeOwns(errStopped)
@@ -286,6 +293,14 @@ func (s *session) end() {
 	s.mu.Lock()
 	s.over = true
 	s.changed.Broadcast()
+	s.conn.SetReadDeadline(past)
+	s.mu.Unlock()
+}
+
+// cutOff has the session read nothing more, since the link to which it is sending a large command is lost.
+func (s *session) cutOff() {
+	s.mu.Lock()
+	s.isCut = true
 	s.conn.SetReadDeadline(past)
 	s.mu.Unlock()
 }
@@ -321,8 +336,14 @@ func (s *session) release() {
 	s.mu.Lock()
 	s.over = true
 	owns := s.owns
-	s.owns = nil
+	s.setOwns(nil)
 	s.mu.Unlock()
+	if s.endDrain != nil {
+		s.endDrain()
+	}
+	if s.in.grace != nil {
+		s.in.grace.Stop()
+	}
 	for _, l := range owns {
 		l.close(errOver)
 	}

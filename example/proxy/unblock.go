@@ -75,10 +75,12 @@ func (p *proxy) sessionWith(id int64) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for s := range p.sessions {
+		if s.id != id {
+			continue
+		}
 		s.mu.Lock()
-		over := s.over
-		s.mu.Unlock()
-		if s.id == id && !over {
+		defer s.mu.Unlock()
+		if !s.over {
 			return s
 		}
 	}
