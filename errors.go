@@ -65,7 +65,7 @@ var (
 	ErrCRLF = protocolError("invalid CRLF in request")
 	// ErrInlineNUL: an inline command has a NUL byte. Redis would wait for ever.
 	ErrInlineNUL = protocolError("NUL in inline request")
-	// ErrTooBig: a command or a reply is longer than Limits.Total; or, with Limits.Stream, a line
+	// ErrTooBig: a command or a reply is longer than Limits.Total; or, with Limits.Stream, a number
 	// or the attributes in front of a reply are longer than that. Redis closes without a word.
 	ErrTooBig = protocolError("too big request")
 	// ErrInlineRefused: this is an inline command, and Limits.Inline is negative.

@@ -155,6 +155,7 @@ func checkReplies(t *testing.T, p *ReplyParser, data string, want []sight, end e
 func longReplies() (rows []replyRow) {
 	v := strings.Repeat("0123456789abcde\n", 1250)   // 20,000 bytes
 	text := strings.Repeat("a line of text. ", 4375) // 70,000 bytes
+	line := text[:5000]
 	head := "*4\r\n:1\r\n%2\r\n+a\r\n" + bulk(v) + "+b\r\n"
 	for _, r := range []struct {
 		name, in string
@@ -172,13 +173,13 @@ func longReplies() (rows []replyRow) {
 		{name: "nested too deep", in: head + strings.Repeat("*1\r\n", 127)},
 		{name: "every kind, nested", in: head + "*14\r\n+a\r\n-b\r\n:3\r\n$1\r\nd\r\n*0\r\n_\r\n#t\r\n,8\r\n(9\r\n!2\r\nEE\r\n=5\r\ntxt:f\r\n%1\r\n:1\r\n:2\r\n~1\r\n:3\r\n>1\r\n:4\r\n" + "$-1\r\n*-1\r\n+OK\r\n"},
 		{name: "attributes of elements", in: head + "|1\r\n+ttl\r\n:1\r\n" + bulk(v) + "|0\r\n_\r\n|1\r\n+a\r\n*1\r\n:1\r\n+b\r\n+OK\r\n"},
-		{name: "a simple string", in: "+" + text + "\r\n:1\r\n+OK\r\n"},
-		{name: "an error in a line", in: ":1\r\n-ERR " + text + "\r\n+OK\r\n"},
-		{name: "an error in a line, alone", in: "-" + text + "\r\n"},
-		{name: "a simple string over Bulk", in: "+" + text + "\r\n", lim: Limits{Bulk: len(text) - 1}},
-		{name: "a simple string with CR", in: "+" + text + "\rx\r\n"},
-		{name: "a simple string with LF", in: ":1\r\n+" + text + "\n:1\r\n"},
-		{name: "the end in a simple string", in: "+" + text + "\r"},
+		{name: "a simple string", in: "+" + line + "\r\n:1\r\n+OK\r\n"},
+		{name: "an error in a line", in: ":1\r\n-ERR " + line + "\r\n+OK\r\n"},
+		{name: "an error in a line, alone", in: "-" + line + "\r\n"},
+		{name: "a simple string over Bulk", in: "+" + line + "\r\n", lim: Limits{Bulk: len(line) - 1}},
+		{name: "a simple string with CR", in: "+" + line + "\rx\r\n"},
+		{name: "a simple string with LF", in: ":1\r\n+" + line + "\n:1\r\n"},
+		{name: "the end in a simple string", in: "+" + line + "\r"},
 		{name: "a long line of text", in: head + "+" + text + "\r\n:1\r\n:2\r\n+OK\r\n"},
 		{name: "a long line of text last", in: "*1\r\n-" + text + "\r\n+OK\r\n"},
 		{name: "a long line of text over Bulk", in: head + "+" + text + "\r\n", lim: Limits{Bulk: len(text) - 1}},
