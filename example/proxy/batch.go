@@ -35,7 +35,7 @@ func (q *queue) add(more queue) {
 	q.bytes += more.bytes
 }
 
-// give adds a call, or nil if its replies cannot be told apart, to what is sent to l with the next flush.
+// give adds a command to the batch for l. k is nil if the link does not match replies with calls.
 func (s *session) give(l *link, k *call, raw []byte) error {
 	b := s.batchFor(l)
 	if k != nil {

@@ -23,13 +23,13 @@ type call struct {
 	received time.Duration
 	size     int // bytes that it counts among those that its session has in flight
 
-	done   bool
-	silent bool // the client has said that it wants no reply
-	last   bool // from here on the replies of the link cannot be told apart
-	blocks bool // it may wait for others
-	moved  bool // it was redirected, and its session waits for it
-	asking bool // the node is told that it has been asked for by another
-	own    bool // it needs a link of its session's own, if it is sent again
+	done         bool
+	silent       bool // the client has said that it wants no reply
+	endsMatching bool // from its reply on, the link no longer matches replies with calls
+	blocks       bool // it may wait for others
+	moved        bool // it was redirected, and its session waits for it
+	asking       bool // the node is told that it has been asked for by another
+	own          bool // it needs a link of its session's own, if it is sent again
 
 	reply    []byte // what came while earlier calls were not answered
 	args     string // for the slow log
@@ -88,7 +88,7 @@ func (s *session) recycle(c *call) {
 
 // more takes a reply to c that is not the last one, as the confirmation of one of several channels.
 func (c *call) more(l *link, raw []byte) {
-	l.hold(c.session)
+	l.lockSession(c.session)
 	c.put(raw)
 	c.session.touch(l)
 }

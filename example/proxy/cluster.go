@@ -23,11 +23,7 @@ const (
 
 // routeInCluster sends a command to the nodes of a cluster that it concerns.
 func (s *session) routeInCluster(cmd *command, c *redisproto.Command) error {
-	if s.routes == nil && !s.awaitRoutes() {
-		s.local(cmd, "-ERR upstream is away\r\n")
-		return nil
-	}
-	if s.txn.uncounted {
+	if s.txn.unmatched {
 		s.local(cmd, "-ERR only QUIT and RESET are possible while monitoring a node of a cluster\r\n")
 		return nil
 	}
@@ -78,18 +74,6 @@ func (s *session) passSubscribed(l *link, cmd *command, c *redisproto.Command) e
 	return s.pass(l, cmd, c, "")
 }
 
-// awaitRoutes waits until it is known which node serves which slot. It reports false if that does not
-// become known in time.
-func (s *session) awaitRoutes() bool {
-	select {
-	case <-s.cluster.ready():
-		s.routes = s.cluster.current()
-		return true
-	case <-time.After(s.connectTimeout):
-		return false
-	}
-}
-
 // examine finds the keys of a command, and their slot. A command that is not whole is held if that cannot
 // be told without the rest of it, or if it goes to several nodes.
 func (s *session) examine(cmd *command, c *redisproto.Command) (query, error) {
@@ -107,7 +91,7 @@ func (s *session) examine(cmd *command, c *redisproto.Command) (query, error) {
 	copied := q.info.splits() || len(q.positions) == 0 && (s.txn.pending || cmd.kind == cursor || cmd.name == "INFO" || s.concernsAll(cmd, q.info))
 	if !c.Whole() && (!arrived || copied) {
 		var err error
-		if q.c, err = s.hold(c); err != nil {
+		if q.c, err = s.readWhole(c); err != nil {
 			return q, err
 		}
 		q.positions, _ = q.info.keys(q.c, s.scratch)
@@ -218,11 +202,6 @@ func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
 	if err != nil {
 		return err
 	}
-	if len(parts) == 0 {
-		whole.left = 1 // nobody is asked
-		s.beginPart(whole, 0).answer(nil)
-		return nil
-	}
 	s.sendParts(whole, parts)
 	return nil
 }
@@ -268,8 +247,6 @@ func (s *session) sendKeyless(cmd *command, c *redisproto.Command, info *command
 		return s.sendRounds(cmd, g, parts)
 	case cmd.name == "SUNSUBSCRIBE":
 		return s.unsubscribeShards(cmd, c)
-	case cmd.kind == subscribe && s.ownWith(stateChannels) != nil:
-		return s.sendTo(s.ownWith(stateChannels).node, noSlot, cmd, c)
 	case cmd.kind == subscribe:
 		return s.subscribe(cmd, c)
 	case info.has(flagPubsub):
@@ -338,8 +315,12 @@ func (s *session) anyNode() *node {
 	return t.masters[s.id%int64(len(t.masters))]
 }
 
-// subscribe sends a subscription to the node of all of them. If that is lost, another one takes over.
+// subscribe sends a subscription to the node of the session's others, or of all sessions'. If that is lost,
+// another one takes over.
 func (s *session) subscribe(cmd *command, c *redisproto.Command) error {
+	if l := s.ownWith(stateChannels); l != nil {
+		return s.sendTo(l.node, noSlot, cmd, c)
+	}
 	n := s.pubsubNode(s.routes)
 	for range s.routes.masters {
 		if _, err := s.takeOwn(n); err == nil || err == errOver {

@@ -57,7 +57,7 @@ func (in *input) receive(b []byte) (int, error) {
 			return n, nil
 		}
 		if !isTimeout(err) {
-			in.end(err)
+			in.noteEnd(err)
 			return 0, in.err
 		}
 		s.mu.Lock()
@@ -66,7 +66,7 @@ func (in *input) receive(b []byte) (int, error) {
 			in.err = errOver
 		case s.draining:
 			in.err = errDraining
-		default: // it was to end a wait that is over already, or is to be noticed by readAhead
+		default: // awake has set the deadline: if there is a wait, it looks again
 			s.conn.SetReadDeadline(time.Time{})
 		}
 		waiting := s.reading
@@ -80,11 +80,11 @@ func (in *input) receive(b []byte) (int, error) {
 	}
 }
 
-// end notes that the client sends nothing more. It still gets the replies that are due, if they come
+// noteEnd notes that the client sends nothing more. It still gets the replies that are due, if they come
 // soon.
-func (in *input) end(err error) {
+func (in *input) noteEnd(err error) {
 	in.err = err
-	in.grace = time.AfterFunc(replyGrace, in.s.end)
+	in.grace = time.AfterFunc(replyGrace, in.s.abort)
 }
 
 // open reports whether more can be read ahead.

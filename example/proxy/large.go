@@ -18,25 +18,26 @@ const maxWhole = 64 << 10
 // only reads, the reply is dropped, and the command is sent again on a link of the session's own.
 // Otherwise the client gets some time to take it.
 
-// stall is how long a shared link waits in all for a client to take one reply that cannot be had again.
+// stall bounds how long the reader of a shared link waits for one client, for a reply that cannot be asked
+// for again, because its command may have changed something.
 const stall = 2 * time.Second
 
 var errTooSlow = errors.New("the client does not take a large reply in time")
 
 // takeLarge takes a reply on a link of a session's own that is not whole yet.
 func (l *link) takeLarge(s *session, r reply) error {
-	l.letGo()
+	l.unlockSession()
 	kind := r.Kind()
 	var c *call
-	if !l.isFree() {
-		if c = l.head(); c != nil && c.last {
+	if !l.isUnmatched() {
+		if c = l.head(); c != nil && c.endsMatching {
 			l.next++
-			l.free.Store(true)
+			l.unmatched.Store(true)
 			c = nil
 		}
 	}
 	message := kind == redisproto.Push || kind == redisproto.Array && !l.speaks3 && l.subs != [3]int{}
-	if l.isFree() || message {
+	if l.isUnmatched() || message {
 		c = nil
 	}
 	if c != nil && (c.session == nil || c.whole != nil) {
@@ -114,7 +115,7 @@ func isWriteError(err error) bool {
 
 // takeLargeShared takes a reply on a shared link that is not whole yet.
 func (l *link) takeLargeShared(c *call, r reply) error {
-	l.letGo()
+	l.unlockSession()
 	s := c.session
 	if s == nil || c.whole != nil {
 		return l.takeLargePart(c, r)
@@ -126,8 +127,8 @@ func (l *link) takeLargeShared(c *call, r reply) error {
 		s.sendAgain(resending{c: c, n: l.node}) // and the next read of this link skips the reply
 		return nil
 	}
-	if _, err := r.WriteTo(&patience{s: s, c: c}); err != nil {
-		return err // the link's: a patience takes everything
+	if _, err := r.WriteTo(&slowClientWriter{s: s, c: c}); err != nil {
+		return err // of reading from the link: slowClientWriter gives none
 	}
 	l.answered(c, r, nil)
 	return nil
@@ -162,12 +163,12 @@ func (s *session) holdReads(c *call) bool {
 			return false
 		}
 	}
-	c.hold()
+	c.markMoved()
 	return true
 }
 
-// hold has the session send nothing more until c is answered. The mutex of the session is held.
-func (c *call) hold() {
+// markMoved has the session send nothing more until c is answered. The mutex of the session is held.
+func (c *call) markMoved() {
 	if !c.moved {
 		c.moved = true
 		c.session.moved++
@@ -175,16 +176,16 @@ func (c *call) hold() {
 	}
 }
 
-// A patience passes a large reply from a shared link to one client, for which it waits a while. It
-// takes everything that is written to it, so that the link can go on.
-type patience struct {
+// A slowClientWriter writes a large reply of a shared link to one client, and waits for that for up to stall.
+// Write never fails, so that the rest of the reply is always read from the link.
+type slowClientWriter struct {
 	s      *session
 	c      *call
 	waited time.Duration
 	gaveUp bool
 }
 
-func (p *patience) Write(b []byte) (int, error) {
+func (p *slowClientWriter) Write(b []byte) (int, error) {
 	if !p.gaveUp {
 		p.gaveUp = !p.pass(b)
 	}
@@ -193,7 +194,7 @@ func (p *patience) Write(b []byte) (int, error) {
 
 // pass puts b among what goes to the client, once that has taken what was put there before. It
 // reports false if the client is closed.
-func (p *patience) pass(b []byte) bool {
+func (p *slowClientWriter) pass(b []byte) bool {
 	s := p.s
 	s.mu.Lock()
 	over := s.over
@@ -216,7 +217,7 @@ func (p *patience) pass(b []byte) bool {
 		if p.waited+time.Since(begun) > stall {
 			s.log.Warn("client closed", "err", errTooSlow)
 			s.closedSlow.Add(1)
-			s.end()
+			s.abort()
 			return false
 		}
 		time.Sleep(time.Millisecond)
@@ -282,9 +283,9 @@ func (u uploader) Write(b []byte) (int, error) {
 	return u.l.conn.Write(b)
 }
 
-// hold returns a command that was not whole once it is, for one that must be looked at as a whole. It
+// readWhole returns a command that was not whole once it is, for one that must be looked at as a whole. It
 // is valid until the parser's next read.
-func (s *session) hold(c *redisproto.Command) (*redisproto.Command, error) {
+func (s *session) readWhole(c *redisproto.Command) (*redisproto.Command, error) {
 	w := &bounded{most: s.maxOutput}
 	if _, err := c.WriteTo(w); err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ type link struct {
 	resp3  bool                    // what the connection spoke when it was opened
 	setup  string                  // what was said on it then; a session takes it again only if it would say the same
 
-	demands bool // the upstream demanded a password when this was opened
+	needsPassword bool // the upstream answered PING with NOAUTH when this link was opened
 
 	mu      sync.Mutex
 	filled  sync.Cond // there is something in out, or err is set
@@ -194,7 +194,7 @@ func (in linkInput) Read(b []byte) (int, error) {
 // settle writes the replies that were collected to their clients. An error says that the client to
 // whom the link belongs is gone.
 func (l *link) settle() error {
-	l.letGo()
+	l.unlockSession()
 	var err error
 	for i, s := range l.dirty {
 		l.dirty[i] = nil
@@ -270,7 +270,7 @@ func (l *link) lose(err error) {
 	l.sent, l.unsent, l.taken, l.next = nil, nil, nil, 0
 	err, closing := l.err, l.closing
 	l.mu.Unlock()
-	if n := len(written); n > 0 && written[n-1].last {
+	if n := len(written); n > 0 && written[n-1].endsMatching {
 		written = written[:n-1]
 	}
 	l.wmu.Unlock()
@@ -292,7 +292,7 @@ func (l *link) lose(err error) {
 	}
 	if s != nil && !closing { // else the session waits for this, and says itself how it goes on
 		s.log.Debug("upstream closed the connection", "err", err)
-		s.end()
+		s.abort()
 	}
 }
 
@@ -327,7 +327,7 @@ func (l *link) failAll(calls []*call, err error) {
 // error text that the client is to get.
 func (s *session) sendMalformed(l *link, text string) error {
 	var c *call
-	if s.txn.uncounted {
+	if s.txn.unmatched {
 		l.fault.Store(&text)
 	} else {
 		c = s.begin(malformedCommand, 0)

@@ -34,15 +34,15 @@ var confirmations = map[string]int{
 	"unsubscribe": channels, "punsubscribe": patterns, "sunsubscribe": shards,
 }
 
-// A matcher finds the call that a reply belongs to. The reader of its link alone uses it, but for free
-// and fault.
+// A matcher finds the call that a reply belongs to. Only the reader of its link uses it, except for its
+// atomic fields.
 type matcher struct {
-	link  *link
-	holds *session // whose mutex the reader holds
-	taken []*call  // from the link; those from next on are in flight
-	next  int
-	free  atomic.Bool // replies cannot be told apart any more
-	fault atomic.Pointer[string]
+	link      *link
+	holds     *session // whose mutex the reader holds
+	taken     []*call  // from the link; those from next on are in flight
+	next      int
+	unmatched atomic.Bool // the replies are passed on without being matched with calls
+	fault     atomic.Pointer[string]
 
 	left     int // confirmations due to the call that is next, if some have come
 	subs     [3]int
@@ -61,7 +61,7 @@ const (
 	stateWatch
 	stateChannels // subscriptions of channels or patterns
 	stateShards   // subscriptions of shard channels
-	stateForever  // nobody knows; it is not for anybody else any more
+	stateForever  // something that the proxy cannot undo: no other session may use the link
 
 	stateSubscribed = stateChannels | stateShards
 )
@@ -69,7 +69,7 @@ const (
 var (
 	errUnasked = errors.New("the upstream has sent a reply that nobody asked for")
 	errSlow    = errors.New("the upstream did not answer in time")
-	errAnswer  = errors.New("the client has been told why")
+	errAnswer  = errors.New("the client has sent a malformed command, and was answered")
 
 	errStopped = errors.New("the proxy stopped")
 	// The client knows nothing of slots, so it has to be disconnected to subscribe again: it would hear
@@ -79,7 +79,7 @@ var (
 	errUnblocked = errors.New("the proxy is stopping, and the upstream cannot be asked to unblock the client")
 )
 
-func (m *matcher) isFree() bool { return m.free.Load() }
+func (m *matcher) isUnmatched() bool { return m.unmatched.Load() }
 
 // head returns the call in flight whose reply is due, or nil if there is none.
 func (m *matcher) head() *call {
@@ -103,7 +103,7 @@ func (m *matcher) head() *call {
 // apart there may be no reply, and there is none yet to a command that the client is still sending.
 func (l *link) due(calls []*call) int {
 	n := len(calls)
-	if n > 0 && (calls[n-1].last || calls[n-1] == l.uploading.Load()) {
+	if n > 0 && (calls[n-1].endsMatching || calls[n-1] == l.uploading.Load()) {
 		n--
 	}
 	return n
@@ -152,7 +152,7 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 		} else if bytes.HasPrefix(raw, []byte("-ERR Protocol error")) {
 			if text, over := l.protocolError(); over {
 				s.passOn(l, text)
-				l.letGo()
+				l.unlockSession()
 				s.flush(l)
 				return errAnswer
 			}
@@ -160,14 +160,14 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 		}
 	}
 	var c *call
-	if !l.isFree() {
-		if c = l.head(); c != nil && c.last {
+	if !l.isUnmatched() {
+		if c = l.head(); c != nil && c.endsMatching {
 			c.cmd.calls.Add(1)
 			l.next++
-			l.free.Store(true)
+			l.unmatched.Store(true)
 		}
 	}
-	if l.isFree() {
+	if l.isUnmatched() {
 		s.passOn(l, raw)
 		return nil
 	}
@@ -195,7 +195,7 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 // protocolError returns the text to send in place of an error of the upstream about what was no
 // command, if there was such.
 func (m *matcher) protocolError() (text []byte, over bool) {
-	if m.isFree() {
+	if m.isUnmatched() {
 		if fault := m.fault.Load(); fault != nil {
 			return []byte(*fault), true
 		}
@@ -333,24 +333,24 @@ func (l *link) answered(c *call, r reply, raw []byte) {
 		}
 	}
 	if s := c.session; s != nil {
-		l.hold(s)
+		l.lockSession(s)
 		c.end(raw)
 		s.touch(l)
 	}
 }
 
-// hold has the reader hold the mutex of a session until it takes a reply for another one, or reads, so
+// lockSession has the reader hold the mutex of a session until it takes a reply for another one, or reads, so
 // that it need not lock it for each reply.
-func (l *link) hold(s *session) {
+func (l *link) lockSession(s *session) {
 	if l.holds != s {
-		l.letGo()
+		l.unlockSession()
 		s.mu.Lock()
 		l.holds = s
 	}
 }
 
-// letGo releases the mutex that the reader holds. All that may wait, or lock, is done without it.
-func (l *link) letGo() {
+// unlockSession releases the mutex that the reader holds. All that may wait, or lock, is done without it.
+func (l *link) unlockSession() {
 	if l.holds != nil {
 		l.holds.mu.Unlock()
 		l.holds = nil

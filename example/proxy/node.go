@@ -32,10 +32,7 @@ func (p *proxy) sharedLink(n *node, s *session) *link {
 	if s.said.resp3 {
 		protocol = 1
 	}
-	return p.sharedAt(&n.links.shared[protocol][s.id%int64(p.shared)], n, s.said.resp3)
-}
-
-func (p *proxy) sharedAt(place *atomic.Pointer[link], n *node, resp3 bool) *link {
+	place, resp3 := &n.links.shared[protocol][s.id%int64(p.shared)], s.said.resp3
 	for {
 		if l := place.Load(); l != nil {
 			return l
@@ -137,7 +134,7 @@ func (l *link) begin(conn net.Conn, setup [][]string) error {
 		}
 	}
 	if ping := replies[needed]; ping.err != nil && strings.HasPrefix(ping.err.Error(), "NOAUTH") {
-		l.demands = true
+		l.needsPassword = true
 		if p.sharing {
 			return ping.err
 		}
@@ -258,7 +255,7 @@ func (p *proxy) dialAddr(ctx context.Context, addr string) (net.Conn, error) {
 	return (&tls.Dialer{NetDialer: d, Config: p.tls}).DialContext(ctx, "tcp", addr)
 }
 
-// cannotConnect logs that a connection could not be made, when that begins.
+// cannotConnect counts a failed attempt to connect, and logs the first one since the last success.
 func (p *proxy) cannotConnect(n *node, err error) {
 	p.failures.Add(1)
 	if outOfDescriptors(err) {

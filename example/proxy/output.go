@@ -10,7 +10,7 @@ import "sync"
 // buffers keeps buffers for all sessions, since most have nothing to write at any one time.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, chunk); return &b }}
 
-func giveBack(b *[]byte) {
+func putBuffer(b *[]byte) {
 	if cap(*b) <= 2*chunk {
 		*b = (*b)[:0]
 		buffers.Put(b)
@@ -86,7 +86,7 @@ func (s *session) flush(l *link) error {
 			s.mu.Lock()
 			return nil
 		}
-		giveBack(b)
+		putBuffer(b)
 		s.mu.Lock()
 	}
 	s.wrote(err)
@@ -107,7 +107,7 @@ func (s *session) wrote(err error) {
 func (s *session) flushSlowly(b *[]byte, n int) {
 	for {
 		_, err := s.conn.Write((*b)[n:])
-		giveBack(b)
+		putBuffer(b)
 		n = 0
 		s.mu.Lock()
 		if s.out == nil || err != nil {
@@ -153,7 +153,7 @@ func (unwilling) write([]byte) (int, error) { return 0, nil }
 
 // passOn passes what is no reply to a call to the client.
 func (s *session) passOn(l *link, raw []byte) {
-	l.hold(s)
+	l.lockSession(s)
 	s.put(raw)
 	s.touch(l)
 }

@@ -19,7 +19,7 @@ func (s *session) pass(l *link, cmd *command, c *redisproto.Command, refused str
 	if refused != "" {
 		raw = s.rules.stand(refused)
 	}
-	if s.txn.uncounted {
+	if s.txn.unmatched {
 		cmd.calls.Add(1)
 		if refused == "" && !c.Whole() {
 			return s.passLargeCommand(l, nil, c)
@@ -27,13 +27,13 @@ func (s *session) pass(l *link, cmd *command, c *redisproto.Command, refused str
 		return s.give(l, nil, raw)
 	}
 	if refused == "" && s.uncountable(cmd.kind, c) {
-		s.txn.uncounted = true
+		s.txn.unmatched = true
 		l.set(stateForever, true)
 		if !c.Whole() {
-			s.give(l, &call{cmd: cmd, last: true}, nil)
+			s.give(l, &call{cmd: cmd, endsMatching: true}, nil)
 			return s.passLargeCommand(l, nil, c)
 		}
-		return s.give(l, &call{cmd: cmd, last: true}, raw)
+		return s.give(l, &call{cmd: cmd, endsMatching: true}, raw)
 	}
 	k := s.begin(cmd, len(raw))
 	k.channels = c.ArgCount() - 1
@@ -47,7 +47,7 @@ func (s *session) pass(l *link, cmd *command, c *redisproto.Command, refused str
 	if s.cluster != nil && !s.txn.begun && refused == "" && len(raw) <= maxWhole {
 		k.own, k.raw = true, append(k.raw, raw...)
 	}
-	if err := s.give(l, k, raw); err != nil || cmd.kind == ordinary || !l.demands {
+	if err := s.give(l, k, raw); err != nil || cmd.kind == ordinary || !l.needsPassword {
 		return err
 	}
 	return s.passLogin(cmd, l)
@@ -119,9 +119,9 @@ func (cmd *command) waitsFor(c *redisproto.Command) time.Duration {
 	return time.Duration(n * float64(unit))
 }
 
-// uncountable reports whether it cannot be known how many replies c has, or which ones follow. It
-// is no harm to say so once too often: replies pass all the same. But it must be said here, where
-// there is no knowing whether the upstream will accept c.
+// uncountable reports whether it cannot be known how many replies c has, or which ones follow. It is asked
+// before it is known whether the upstream accepts c. A wrong true costs the latency measurement, and the
+// error if the link is lost; a wrong false would give replies to the wrong calls.
 func (s *session) uncountable(k kind, c *redisproto.Command) bool {
 	if s.cluster != nil { // where transact says what is in a transaction, and subscribe what is too large
 		return k == monitor && c.ArgCount() == 1

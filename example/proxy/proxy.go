@@ -214,7 +214,7 @@ func (p *proxy) sweepOnce(now time.Time) {
 		}
 		if idle := time.Since(p.start) - time.Duration(s.active.Load()); p.idle > 0 && idle > p.idle && flying == 0 && !subscribedOn(owns) {
 			s.log.Debug("client closed: it was idle", "for", idle)
-			s.end()
+			s.abort()
 		}
 	}
 	for _, n := range p.nodes() {

@@ -17,7 +17,7 @@ import (
 // A client's script can make an error of any text. So a redirect is followed only if it concerns the
 // slot of the call's keys, and only to a member of the cluster.
 func (l *link) redirected(c *call, raw []byte) (text []byte, again bool) {
-	l.letGo()
+	l.unlockSession()
 	p := l.proxy
 	kind, slot, addr := parseRedirect(raw, l.node.addr)
 	switch kind {
@@ -96,7 +96,7 @@ type resending struct {
 func (s *session) sendAgain(r resending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.c.hold()
+	r.c.markMoved()
 	s.resent = append(s.resent, r)
 	if len(s.resent) == 1 {
 		go s.resend()

@@ -9,8 +9,10 @@ import (
 
 // route sends a command of a session that shares links, or answers it.
 func (s *session) route(cmd *command, c *redisproto.Command, refused string) error {
-	if err := s.keepOrder(); err != nil {
-		return err
+	if s.cluster != nil {
+		if err := s.keepOrder(); err != nil {
+			return err
+		}
 	}
 	s.returnLinks()
 	if s.said.skip {
@@ -18,14 +20,14 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 		s.skipping = true
 		defer func() { s.skipping = false }()
 	}
-	if refused != "" && !s.txn.uncounted {
+	if refused != "" && !s.txn.unmatched {
 		return s.refuse(cmd, c, refused)
 	}
 	if !s.said.user && cmd.kind != auth && cmd.kind != hello && cmd.name != "QUIT" && cmd.kind != reset {
 		s.local(cmd, "-NOAUTH Authentication required.\r\n")
 		return nil
 	}
-	if s.txn.uncounted && s.cluster == nil && (cmd.kind != auth && cmd.kind != hello || s.password == "") {
+	if s.txn.unmatched && s.cluster == nil && (cmd.kind != auth && cmd.kind != hello || s.password == "") {
 		return s.pass(s.passing(), cmd, c, refused)
 	}
 	if answered, err := s.answerLocally(cmd, c); answered {
@@ -56,20 +58,12 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 // keepOrder waits until nothing is in flight if what is sent now could overtake it, since slots may have
 // other nodes than before.
 func (s *session) keepOrder() error {
-	var routes *topology
-	if s.cluster != nil {
-		routes = s.cluster.current()
+	if s.routes == s.cluster.current() {
+		return nil
 	}
-	if routes != s.routes {
-		if err := s.await(0); err != nil {
-			return err
-		}
-		if s.cluster != nil {
-			routes = s.cluster.current()
-		}
-	}
-	s.routes = routes
-	return nil
+	err := s.await(0)
+	s.routes = s.cluster.current()
+	return err
 }
 
 // refuse answers a command that is refused. In a transaction, it is aborted by that.
@@ -104,7 +98,7 @@ func (s *session) needsOwn(cmd *command, c *redisproto.Command) bool {
 		return true
 	}
 	switch cmd.kind {
-	case subscribe, multi, monitor, selectDB, quit:
+	case subscribe, multi, quit:
 		return true
 	case watch:
 		return cmd.name == "WATCH"
@@ -281,7 +275,7 @@ func (s *session) waitForReplicas(cmd *command, c *redisproto.Command) error {
 	}
 	written := len(s.writtenTo)
 	s.writtenTo = slices.DeleteFunc(s.writtenTo, s.isReplaced)
-	if len(s.writtenTo) < written { // nobody can confirm any more what was written there
+	if len(s.writtenTo) < written { // what a node that is no master any more has, no replica can confirm
 		s.local(cmd, ":0\r\n")
 		return nil
 	}

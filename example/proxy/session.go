@@ -61,29 +61,29 @@ type session struct {
 	blocked      int           // calls in flight that may wait for others
 	blockedUntil time.Duration // since start: when they have waited for as long as they want to
 	awaiting     bool          // await waits until no more than enough calls are in flight
-	enough       int
-	reading      bool        // await reads meanwhile
-	out          *[]byte     // replies for the client, in order
-	held         int         // bytes of replies that wait for their turn
-	queued       int         // links that wait with a large reply for its turn
-	dirty        bool        // a link is going to flush out
-	writing      bool        // somebody writes to the client
-	owns         []*link     // links of the session's own; see setOwns
-	resent       []resending // what resend is sending again on them
-	over         bool        // the connection is not to be used any more
-	draining     bool        // the proxy stops: nothing more is read
-	isCut        bool        // the link to which a large command is sent is lost: nothing more is read
+	enough       int           // calls in flight at which it returns
+	reading      bool          // await reads meanwhile
+	out          *[]byte       // replies for the client, in order
+	held         int           // bytes of replies that wait for their turn
+	queued       int           // links that wait with a large reply for its turn
+	dirty        bool          // a link is going to flush out
+	writing      bool          // somebody writes to the client
+	owns         []*link       // links of the session's own; see setOwns
+	resent       []resending   // what resend is sending again on them
+	over         bool          // the connection is not to be used any more
+	draining     bool          // the proxy stops: nothing more is read
+	isCut        bool          // the link to which a large command is sent is lost: nothing more is read
 }
 
-// A transaction is what a session has sent of one.
+// A transaction is the state of a session's MULTI or WATCH.
 type transaction struct {
 	begun     bool // there was a MULTI on the session's own link
-	uncounted bool // no telling which replies belong to which commands
+	unmatched bool // the replies on the session's own link cannot be matched with commands any more
 
 	// In a cluster, the first key says which node the transaction is on.
 	pending bool     // there was a MULTI, and no key yet
 	aborted bool     // a command was refused; EXEC is to fail
-	doomed  bool     // likewise, and a node knows of it
+	doomed  bool     // the node has refused one, so that EXEC will fail there; see transactOpen
 	held    [][]byte // what was queued while it was pending
 	bytes   int      // of that
 	open    *link    // where the MULTI was sent
@@ -147,7 +147,7 @@ func (s *session) greet() error {
 		s.mu.Lock()
 		s.setOwns([]*link{l})
 		s.mu.Unlock()
-		demanded = l.demands
+		demanded = l.needsPassword
 	}
 	s.said.user = !demanded
 	s.holdToLimits(demanded)
@@ -239,7 +239,7 @@ func (s *session) passing() *link {
 	switch {
 	case !s.sharing:
 		return s.owns[0]
-	case s.txn.uncounted:
+	case s.txn.unmatched:
 		return s.ownWith(stateForever)
 	}
 	return nil
@@ -275,7 +275,7 @@ func (s *session) beginDrain() (end func()) {
 // giveUp ends what a stopping proxy has waited for in vain.
 func (s *session) giveUp() {
 	s.closeOwns(errStopped)
-	time.AfterFunc(goodbye, s.end)
+	time.AfterFunc(goodbye, s.abort)
 }
 
 // closeOwns closes the session's own links because of err.
@@ -288,8 +288,8 @@ func (s *session) closeOwns(err error) {
 	}
 }
 
-// end makes the session over: whoever reads from the client or writes to it stops.
-func (s *session) end() {
+// abort makes the session over: whoever reads from the client or writes to it stops.
+func (s *session) abort() {
 	s.mu.Lock()
 	s.over = true
 	s.changed.Broadcast()

@@ -64,9 +64,8 @@ type cluster struct {
 	log   *slog.Logger
 
 	snapshot  atomic.Pointer[topology]
-	known     chan struct{} // closed when there is a first snapshot
-	refreshes atomic.Int64  // successful ones
-	failures  atomic.Int64  // refreshes that no node answered
+	refreshes atomic.Int64 // successful ones
+	failures  atomic.Int64 // refreshes that no node answered
 
 	mu    sync.Mutex
 	nodes map[string]*node
@@ -78,15 +77,12 @@ type cluster struct {
 // returns is ready for commands: it speaks TLS and is authenticated as far as the cluster demands
 // it.
 func newCluster(seeds []string, dial func(ctx context.Context, addr string) (net.Conn, error), log *slog.Logger) *cluster {
-	return &cluster{seeds: seeds, dial: dial, log: log, known: make(chan struct{}),
+	return &cluster{seeds: seeds, dial: dial, log: log,
 		nodes: make(map[string]*node), wake: make(chan struct{}, 1)}
 }
 
 // current returns the last topology that a node gave, or nil if none has given one yet.
 func (c *cluster) current() *topology { return c.snapshot.Load() }
-
-// ready returns a channel that is closed once there is a topology.
-func (c *cluster) ready() <-chan struct{} { return c.known }
 
 // nodeAt returns the node with an address, whether or not it is in the current topology. It returns
 // nil if there are too many already: a server invents addresses.
@@ -220,9 +216,7 @@ func (c *cluster) update(ctx context.Context) error {
 
 // set makes a topology the current one.
 func (c *cluster) set(t *topology) {
-	if c.snapshot.Swap(t) == nil {
-		close(c.known)
-	}
+	c.snapshot.Store(t)
 	c.refreshes.Add(1)
 	c.removeUnused(time.Now())
 }

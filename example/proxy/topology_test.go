@@ -198,7 +198,7 @@ func TestRefresh(t *testing.T) {
 		t.Error("there is a topology before a node was asked")
 	}
 	runCluster(t, c)
-	<-c.ready()
+	waitFor(t, "there is a topology", func() bool { return c.current() != nil })
 	first := c.current()
 	if len(first.masters) != 2 || first.node(99).addr != "a:1" || first.node(100).addr != "b:2" {
 		t.Errorf("the seeds give %v", first.masters)
@@ -254,7 +254,7 @@ func TestRefreshesAreOne(t *testing.T) {
 		c.refresh("")
 	}
 	runCluster(t, c)
-	<-c.ready()
+	waitFor(t, "there is a topology", func() bool { return c.current() != nil })
 	waitFor(t, "the refresh that was asked for is done", func() bool { return len(c.wake) == 0 })
 	if n := c.refreshes.Load(); n > 3 {
 		t.Errorf("%d refreshes for 1000 wishes at once", n)

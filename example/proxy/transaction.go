@@ -19,7 +19,7 @@ type query struct {
 	slot      int          // of all of them, noSlot or crossSlot
 }
 
-// keyless reports whether the command has no keys, as far as it is right at all.
+// keyless reports whether the command is well formed and has no keys.
 func (q *query) keyless() bool { return q.slot == noSlot && !q.wrong() }
 
 func (q *query) wrong() bool { return isWrong(q.info, q.c) }
@@ -103,16 +103,15 @@ func (s *session) transactPending(q query) error {
 	case s.untransactable(q):
 		t.aborted = true
 		s.local(q.cmd, refusalText(notInTransaction))
+	case t.aborted && !q.wrong():
+		s.local(q.cmd, "+QUEUED\r\n") // and not sent, since EXEC is to fail
 	case q.keyless() && t.bytes+len(raw) > s.maxOutput:
 		t.aborted = true
 		s.local(q.cmd, "-ERR too much is queued before the first key of a transaction, see -output\r\n")
-	case t.aborted && !q.wrong(), q.keyless():
+	case q.keyless():
 		t.held = append(t.held, bytes.Clone(raw))
 		t.bytes += len(raw)
 		s.local(q.cmd, "+QUEUED\r\n")
-		if t.aborted {
-			t.held = nil
-		}
 	default:
 		n := s.anyNode()
 		if q.slot >= 0 {
@@ -188,7 +187,9 @@ func (s *session) transactOpen(q query) error {
 		s.refuseNested(q)
 		return nil
 	case t.doomed && q.slot != crossSlot && q.cmd.kind != endMulti && !q.wrong():
-		s.local(q.cmd, "+QUEUED\r\n") // another node might serve its key
+		// The node could say MOVED, because it was chosen without a key. The transaction fails in any case, so
+		// the command is not sent.
+		s.local(q.cmd, "+QUEUED\r\n")
 		return nil
 	case q.slot == crossSlot || q.slot >= 0 && t.slot >= 0 && q.slot != t.slot:
 		return s.pass(l, q.cmd, q.c, crossSlotName)

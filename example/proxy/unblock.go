@@ -125,7 +125,7 @@ func (s *session) answerKill(cmd *command, c *redisproto.Command) error {
 		if other == s {
 			return errQuit
 		}
-		other.end()
+		other.abort()
 	}
 	return nil
 }
