@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/secmask/go-redisproto"
 )
@@ -75,6 +77,34 @@ func setCluster(nodes []*fakeNode, slots string, members ...string) {
 		n.slots.Store(&slots)
 		n.nodes.Store(&text)
 	}
+}
+
+// startTwoNodes starts a cluster of two nodes, of which the first one serves the slots below split. They
+// answer +OK until the test says what else.
+func startTwoNodes(t *testing.T, split int) (first, second *fakeNode) {
+	t.Helper()
+	first, second = startFakeNode(t), startFakeNode(t)
+	ranges := []slotRange{rangeOf(0, split-1, first.addr)}
+	if split < slotCount {
+		ranges = append(ranges, rangeOf(split, slotCount-1, second.addr))
+	}
+	setCluster([]*fakeNode{first, second}, slotsReply(ranges...), first.addr, second.addr)
+	first.answer = func(*redisproto.Command) string { return "+OK\r\n" }
+	second.answer = first.answer
+	return first, second
+}
+
+// keepRoutes has the nodes not tell any more who serves the slots, so that p stays with what it knows: with
+// a new topology a session would wait in any case.
+func keepRoutes(t *testing.T, p *testProxy, nodes ...*fakeNode) {
+	t.Helper()
+	lie := "-ERR no\r\n"
+	for _, n := range nodes {
+		n.slots.Store(&lie)
+	}
+	failures := p.cluster.failures.Load()
+	p.cluster.refresh("")
+	waitFor(t, "a refresh has failed", func() bool { return p.cluster.failures.Load() > failures })
 }
 
 // rangeOf is a range of slots of a node.
@@ -194,6 +224,52 @@ func TestUndescribedKeys(t *testing.T) {
 	}
 	if first.calls.Load() == 0 {
 		t.Error("no command went to the first node, so the test shows nothing")
+	}
+}
+
+// TestWaitaofOfOldServer has a client that has written to two nodes send WAITAOF, which they do not
+// describe: it is passed on like any command that the proxy does not know.
+func TestWaitaofOfOldServer(t *testing.T) {
+	first, second := startTwoNodes(t, slotCount/2)
+	unknown := func(c *redisproto.Command) string {
+		if string(c.Name()) == "WAITAOF" {
+			return "-ERR unknown command 'WAITAOF'\r\n"
+		}
+		return "+OK\r\n"
+	}
+	first.answer, second.answer = unknown, unknown
+	k := dial(t, startProxyWith(t, "-cluster", first.addr).addr, nil)
+	k.send("SET "+keyOf(0)+" 1", "SET "+keyOf(2)+" 1", "WAITAOF 1 1 10", "PING")
+	k.want("+OK\r\n", "+OK\r\n", "-ERR unknown command 'WAITAOF'\r\n", "+PONG\r\n")
+}
+
+// TestTriesAreBounded checks that a call is redirected as often as it takes while TRYAGAIN has it wait, but
+// not after that.
+func TestTriesAreBounded(t *testing.T) {
+	long := 2 * tryAgainFor
+	for _, row := range []struct {
+		name  string
+		kinds []redirect
+		pause time.Duration // behind the first one
+		want  bool          // for the last one
+	}{
+		{"few redirects", slices.Repeat([]redirect{moved}, maxRedirects), 0, true},
+		{"many redirects", slices.Repeat([]redirect{moved}, maxRedirects+1), 0, false},
+		{"TRYAGAIN, then many redirects", append([]redirect{tryAgain}, slices.Repeat([]redirect{ask, moved}, maxRedirects)...), 0, true},
+		{"TRYAGAIN, and much later many redirects", append([]redirect{tryAgain}, slices.Repeat([]redirect{ask, moved}, maxRedirects)...), long, false},
+		{"TRYAGAIN, and again much later", []redirect{tryAgain, tryAgain}, long, false},
+	} {
+		p := &proxy{start: time.Now()}
+		c := &call{session: &session{proxy: p}}
+		var got bool
+		for i, kind := range row.kinds {
+			if got = c.mayTry(kind); i == 0 {
+				p.start = p.start.Add(-row.pause)
+			}
+		}
+		if got != row.want {
+			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
+		}
 	}
 }
 

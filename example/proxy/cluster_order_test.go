@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/secmask/go-redisproto"
 )
@@ -31,8 +34,7 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s, then %s, -shared %s, told=%v", row.redirect, row.second, row.shared, row.told), func(t *testing.T) {
 			t.Parallel()
-			old, other := startFakeNode(t), startFakeNode(t)
-			setCluster([]*fakeNode{old, other}, slotsReply(rangeOf(0, slotCount-1, old.addr)), old.addr, other.addr)
+			old, other := startTwoNodes(t, slotCount)
 			var mu sync.Mutex
 			var executed []string // by the old node: the values of the key
 			count := func() int {
@@ -65,14 +67,7 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 			p := startProxyWith(t, "-cluster", old.addr, "-shared", row.shared)
 			logFailure(t, p)
 			k := way{p, "2", row.told}.dial(t)
-			// From now on the nodes do not tell who serves the slots: with a new topology the session would wait
-			// in any case.
-			lie := "-ERR no\r\n"
-			old.slots.Store(&lie)
-			other.slots.Store(&lie)
-			failures := p.cluster.failures.Load()
-			p.cluster.refresh("")
-			waitFor(t, "a refresh has failed", func() bool { return p.cluster.failures.Load() > failures })
+			keepRoutes(t, p, old, other)
 			k.send("GET {k}none")
 			k.want("+OK\r\n")
 			k.send("SET k 1")
@@ -90,13 +85,18 @@ func TestRedirectedCallIsWaitedFor(t *testing.T) {
 
 // isAwaiting reports whether a session waits until nothing is in flight.
 func isAwaiting(p *testProxy) bool {
+	return anySession(p, func(s *session) bool { return s.awaiting && s.enough == 0 })
+}
+
+// anySession reports whether that is so of a session, whose mutex is held.
+func anySession(p *testProxy, is func(s *session) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for s := range p.sessions {
 		s.mu.Lock()
-		awaiting := s.awaiting && s.enough == 0
+		so := is(s)
 		s.mu.Unlock()
-		if awaiting {
+		if so {
 			return true
 		}
 	}
@@ -140,5 +140,167 @@ func TestNewMemberIsNotOvertaken(t *testing.T) {
 				t.Errorf("the new node was sent %v", got)
 			}
 		})
+	}
+}
+
+// TestPartsAreRedirectedOnOwnLinks redirects the parts of a command that is split.
+func TestPartsAreRedirectedOnOwnLinks(t *testing.T) {
+	old, other := startTwoNodes(t, slotCount)
+	old.answer = func(c *redisproto.Command) string {
+		return fmt.Sprintf("-MOVED %d %s\r\n", keySlot(c.Get(1)), other.addr)
+	}
+	k := dial(t, startProxyWith(t, "-cluster", old.addr, "-shared", "0").addr, nil)
+	k.send("MSET "+keyOf(0)+" 1 "+keyOf(2)+" 2", "PING")
+	k.want("+OK\r\n", "+PONG\r\n")
+}
+
+// TestRedirectDuringUpload redirects a command while a large one is sent behind it. The redirected one is
+// answered only after the large one has been received, so that neither may wait for the other.
+func TestRedirectDuringUpload(t *testing.T) {
+	t.Parallel()
+	old, other := startTwoNodes(t, slotCount)
+	uploaded := make(chan struct{})
+	uploadedOnce := sync.OnceFunc(func() { close(uploaded) })
+	t.Cleanup(uploadedOnce) // before the nodes end
+	old.answer = func(c *redisproto.Command) string {
+		if c.ArgCount() == 2 {
+			return fmt.Sprintf("-MOVED %d %s\r\n", keySlot(c.Get(1)), other.addr)
+		}
+		if len(c.Get(2)) > maxWhole {
+			uploadedOnce()
+		}
+		return "+OK\r\n"
+	}
+	other.answer = func(*redisproto.Command) string {
+		<-uploaded
+		return "+redirected\r\n"
+	}
+	p := startProxyWith(t, "-cluster", old.addr, "-shared", "0")
+	k := dial(t, p.addr, nil)
+	k.send("SET x 1")
+	k.want("+OK\r\n")
+	keepRoutes(t, p, old, other)
+	const size = 1 << 20
+	fmt.Fprintf(k.Conn, "*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\nx\r\n$%d\r\n%s", size, strings.Repeat("x", maxWhole+1))
+	waitFor(t, "the command is redirected", func() bool { return other.calls.Load() > 0 })
+	io.WriteString(k.Conn, strings.Repeat("x", size-maxWhole-1)+"\r\n")
+	k.want("+redirected\r\n", "+OK\r\n")
+}
+
+// TestRedirectBetweenAnswersOfTheProxy redirects a command while its session takes many that the proxy
+// answers itself and others in turn. To have that happen in the middle, the test keeps the session's mutex.
+func TestRedirectBetweenAnswersOfTheProxy(t *testing.T) {
+	t.Parallel()
+	old, other := startTwoNodes(t, slotCount)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	old.answer = func(c *redisproto.Command) string {
+		if string(c.Get(1)) != "k" {
+			return "+old\r\n"
+		}
+		arrived <- struct{}{}
+		<-release
+		return fmt.Sprintf("-MOVED %d %s\r\n", keySlot([]byte("k")), other.addr)
+	}
+	p := startProxyWith(t, "-cluster", old.addr, "-deny", "FLUSHALL")
+	k := dial(t, p.addr, nil)
+	k.send("GET a")
+	k.want("+old\r\n")
+	keepRoutes(t, p, old, other)
+	const pairs = 2000
+	commands := bytes.Repeat(appendCommand(appendCommand(nil, "GET", "a"), "FLUSHALL"), pairs)
+	for range 5 {
+		k.send("SET k 1")
+		<-arrived
+		k.Conn.Write(commands)
+		for caught := false; !caught && p.clients.Load() > 0; {
+			caught = anySession(p, func(s *session) bool {
+				if s.flying.calls == 1 {
+					return false
+				}
+				release <- struct{}{}
+				time.Sleep(5 * time.Millisecond) // the link's reader and the session wait for the mutex now
+				return true
+			})
+		}
+		k.want("+OK\r\n")
+		for range pairs {
+			k.want("+old\r\n", denied)
+		}
+	}
+}
+
+// TestLargeRepliesInReverse has a command redirected to the node that has sent a large reply to the next one
+// already, on the same link.
+func TestLargeRepliesInReverse(t *testing.T) {
+	t.Parallel()
+	old, other := startTwoNodes(t, slotCount/2)
+	large := func(key string) string {
+		return fmt.Sprintf("$%d\r\n%s\r\n", len(key)*maxWhole, strings.Repeat(key, maxWhole))
+	}
+	other.answer = func(c *redisproto.Command) string { return large(string(c.Get(1))) }
+	old.answer = func(c *redisproto.Command) string {
+		waitFor(t, "the other node is asked again on a link of the session's own", func() bool { return other.calls.Load() >= 2 })
+		time.Sleep(20 * time.Millisecond) // the reader of that link has the beginning of the reply
+		return fmt.Sprintf("-MOVED %d %s\r\n", keySlot(c.Get(1)), other.addr)
+	}
+	p := startProxyWith(t, "-cluster", old.addr)
+	logFailure(t, p)
+	k := dial(t, p.addr, nil)
+	k.send("PING")
+	k.want("+PONG\r\n")
+	keepRoutes(t, p, old, other)
+	k.send("GET "+keyOf(0), "GET "+keyOf(2))
+	for _, key := range []string{keyOf(0), keyOf(2)} {
+		if got := k.read(); got != large(key) {
+			t.Errorf("got %.40q, %d bytes, want %.40q", got, len(got), large(key))
+		}
+	}
+}
+
+// TestNewLinkDoesNotOvertake loses a shared link while a command waits there to be written. What the session
+// sends next must not arrive first, on the link that takes its place.
+func TestNewLinkDoesNotOvertake(t *testing.T) {
+	t.Parallel()
+	node, _ := startTwoNodes(t, slotCount)
+	var mu sync.Mutex
+	var got []string
+	node.answer = func(c *redisproto.Command) string {
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, string(c.Get(2)))
+		return "+OK\r\n"
+	}
+	p := startProxyWith(t, "-cluster", node.addr, "-shared", "1")
+	k := dial(t, p.addr, nil)
+	k.send("SET k 0")
+	k.want("+OK\r\n")
+	keepRoutes(t, p, node)
+	k.send("SET k 1")
+	k.want("+OK\r\n")
+	var shared *link
+	for _, n := range p.nodes() {
+		for _, l := range n.links.all() {
+			if n.addr == node.addr && l.shared {
+				shared = l
+			}
+		}
+	}
+	shared.wmu.Lock() // as if a write went on
+	k.send("SET k 2")
+	waitFor(t, "the link has the command", func() bool {
+		shared.mu.Lock()
+		defer shared.mu.Unlock()
+		return len(shared.unsent) == 1
+	})
+	shared.close(errSlow)
+	k.send("SET k 3")
+	waitFor(t, "the session has the next one", func() bool {
+		return anySession(p, func(s *session) bool { return s.flying.calls == 2 })
+	})
+	time.Sleep(50 * time.Millisecond) // it could be sent now
+	shared.wmu.Unlock()
+	k.want("+OK\r\n", "+OK\r\n")
+	if want := []string{"0", "1", "2", "3"}; !slices.Equal(got, want) {
+		t.Errorf("the key was set to %v, want %v", got, want)
 	}
 }
