@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -113,6 +115,100 @@ func TestLargeRepliesOnSharedLinks(t *testing.T) {
 	if !strings.Contains(p.log.String(), "client closed") {
 		t.Errorf("nothing is logged:\n%s", &p.log)
 	}
+}
+
+// An error can be large, too: it must not end a link that others share.
+func TestLargeErrors(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	const size = 3 << 20
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, flags...)
+		k, other := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		var over atomic.Bool
+		var running sync.WaitGroup
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			for last := false; !last; {
+				last = over.Load() // so that one command is sent after the errors
+				other.WriteCommand("ECHO", "hi")
+				other.Flush()
+				if r, err := other.ReadReply(); err != nil || string(r.Bytes()) != "hi" {
+					t.Errorf("the other client got %.40q and %v", r.Raw(), err)
+					return
+				}
+			}
+		}()
+		defer running.Wait()
+		defer over.Store(true)
+		for range 2 {
+			k.send(fmt.Sprintf("EVAL return{err=string.rep('x',%d)} 0", size), "PING", "XREADGROUP GROUP g c STREAMS "+strings.Repeat("x", size)+" >", "PING")
+			k.want("-"+strings.Repeat("x", size)+"\r\n", "+PONG\r\n")
+			if got := k.read(); !strings.HasPrefix(got, "-NOGROUP") || len(got) < size {
+				t.Errorf("got %.100q, %d bytes", got, len(got))
+			}
+			k.want("+PONG\r\n")
+		}
+	})
+}
+
+// MULTI goes to the link that its commands and EXEC go to, also if a large reply has a link opened meanwhile.
+func TestMultiBehindLargeReply(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1")
+	const size = 2 * maxWhole
+	dial(t, p.addr, nil).call(fmt.Sprintf("SETRANGE big %d x", size-1))
+	for range 5 {
+		k := dial(t, p.addr, nil)
+		k.send("GET big", "MULTI", "SET x 1", "EXEC")
+		if got := k.read(); len(got) < size {
+			t.Errorf("got %.100q", got)
+		}
+		k.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n+OK\r\n")
+	}
+}
+
+// A client may take longer to send a large command than the upstream has to answer.
+func TestSlowUpload(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		t.Parallel()
+		p := startProxy(t, redis.addr, append(flags, "-answer", "100ms")...)
+		k := dial(t, p.addr, nil)
+		const part, parts = 100_000, 4
+		fmt.Fprintf(k.Conn, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n", part*parts)
+		for range parts {
+			io.WriteString(k.Conn, strings.Repeat("x", part))
+			time.Sleep(150 * time.Millisecond)
+		}
+		io.WriteString(k.Conn, "\r\n")
+		k.want("+OK\r\n")
+		if log := p.log.String(); strings.Contains(log, "WARN") {
+			t.Error(log)
+		}
+	})
+}
+
+// When the upstream is lost in the middle of a large command, a client that does not send on is told.
+func TestUpstreamLostWithinLargeCommand(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	admin := dial(t, redis.addr, nil)
+	unparsed := regexp.MustCompile(" qbuf=[0-9]{6,} ")
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, flags...)
+		k := dial(t, p.addr, nil)
+		k.call("SET k 1")
+		fmt.Fprintf(k.Conn, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s", 8<<20, strings.Repeat("x", 1<<20))
+		waitFor(t, "the server has a part of it", func() bool { return unparsed.MatchString(admin.call("CLIENT LIST")) })
+		admin.call("CLIENT KILL TYPE normal SKIPME yes")
+		if got, want := k.rest(), "-ERR upstream "+closed+"\r\n"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
 }
 
 // The beginning of a reply reaches the client although its end is not there.
