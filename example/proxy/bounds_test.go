@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/secmask/go-redisproto"
 )
 
 func TestMaxClients(t *testing.T) {
@@ -350,4 +352,97 @@ func TestNoRepliesAreDue(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSplitCommandsAreBounded sends large commands that are split, of which one node answers no part. The
+// proxy must stop to take more.
+func TestSplitCommandsAreBounded(t *testing.T) {
+	t.Parallel()
+	first, second := startTwoNodes(t, slotCount/2)
+	over := make(chan struct{})
+	second.answer = func(*redisproto.Command) string { <-over; return "+OK\r\n" }
+	p := startProxyWith(t, "-cluster", first.addr)
+	t.Cleanup(func() { close(over) }) // before the proxy ends, and the nodes
+	k := dial(t, p.addr, nil)
+	const size, most = 200_000, 32 << 20 // bytes; the system's buffers hold some
+	command := appendCommand(nil, "MSET", keyOf(0), "1", keyOf(2), strings.Repeat("x", size))
+	for sent := 0; ; sent += size {
+		k.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		if _, err := k.Conn.Write(command); err != nil {
+			break
+		}
+		if sent > most {
+			t.Fatalf("the proxy took %d bytes", sent)
+		}
+	}
+	if first.calls.Load() == 0 {
+		t.Error("no part was sent, so the test shows nothing")
+	}
+	anySession(p, func(s *session) bool {
+		if s.flying.bytes > maxFlyingBytes+2*size {
+			t.Errorf("%d bytes are in flight, want %d at most", s.flying.bytes, maxFlyingBytes+2*size)
+		}
+		return false
+	})
+}
+
+// TestSplitRepliesAreBounded has a session collect replies to parts of commands that are split.
+func TestSplitRepliesAreBounded(t *testing.T) {
+	t.Parallel()
+	first, second := startTwoNodes(t, slotCount/2)
+	value := fmt.Sprintf("*1\r\n$60000\r\n%060000d\r\n", 0)
+	over := make(chan struct{})
+	first.answer = func(*redisproto.Command) string { return value }
+	second.answer = func(c *redisproto.Command) string {
+		if string(c.Get(1)) != keyOf(2) {
+			<-over
+		}
+		return value
+	}
+	p := startProxyWith(t, "-cluster", first.addr, "-output", "100000")
+	t.Cleanup(func() { close(over) }) // before the proxy ends, and the nodes
+	k := dial(t, p.addr, nil)
+	get := "MGET " + keyOf(0) + " " + keyOf(2)
+	k.send(get, "PING")
+	k.want(tooLargeReply, "+PONG\r\n") // for one command
+	silent := "MGET " + keyOf(0) + " {" + keyOf(2) + "}"
+	k.send(silent, silent, "PING") // for two
+	if b, _ := io.ReadAll(k.Conn); len(b) > 0 || p.closedSlow.Load() != 1 {
+		t.Errorf("got %.40q, and %d clients were closed, want 1", b, p.closedSlow.Load())
+	}
+}
+
+// TestLinkStaysWhileItsReaderWrites has a client not read what came on a link of its own. Another session must
+// not get that link, whose reader waits for the client.
+func TestLinkStaysWhileItsReaderWrites(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	p := startProxy(t, redis.addr, "-shared", "1")
+	dial(t, p.addr, nil).call("SET k 1")
+	client, server := net.Pipe() // the proxy's writes wait for this client's reads
+	served := make(chan struct{})
+	go func() {
+		p.serve(server)
+		close(served)
+	}()
+	t.Cleanup(func() {
+		client.Close()
+		<-served
+	})
+	io.WriteString(client, "WATCH w\r\nGET k\r\nUNWATCH\r\n")
+	waitFor(t, "all is answered, and the reader writes", func() bool {
+		return anySession(p, func(s *session) bool { return s.writing && s.flying.calls == 0 })
+	})
+	io.WriteString(client, "PING\r\n") // the first command at which the link could be given back
+	waitFor(t, "that is in flight, or answered", func() bool {
+		return anySession(p, func(s *session) bool { return s.flying.calls > 0 || s.out != nil })
+	})
+	other := dial(t, p.addr, nil)
+	other.send("WATCH w", "GET k")
+	other.want("+OK\r\n", "$1\r\n1\r\n")
+	const want = "+OK\r\n$1\r\n1\r\n+OK\r\n+PONG\r\n"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(client, got); err != nil || string(got) != want {
+		t.Errorf("got %q and %v, want %q", got, err, want)
+	}
 }
