@@ -379,8 +379,8 @@ func (r Reply) Size() int64 {
 
 // Body returns a reader of the bytes of a string, which are those of Bytes if it is whole. For an
 // aggregate and for a null there are none. The reader is valid until the parser's next read; of a
-// reply that is not whole, a second Body goes on where the first one stopped. Its errors are those of [ReplyParser.ReadReply], and as resumable. After WriteTo has been used, Body
-// gives an error.
+// reply that is not whole, a second Body goes on where the first one stopped. Its errors are those of
+// [ReplyParser.ReadReply], and as resumable. After WriteTo has been used, Body gives an error.
 func (r Reply) Body() io.Reader {
 	if r.Whole() {
 		return bytes.NewReader(r.Bytes())

@@ -45,9 +45,10 @@ func TestIdleClients(t *testing.T) {
 		subscribed.send("SUBSCRIBE c")
 		subscribed.read()
 		blocked.send("BLPOP q 0")
-		silent, spoke := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		silent, spoke, uploads := dial(t, p.addr, nil), dial(t, p.addr, nil), dial(t, p.addr, nil)
 		spoke.call("PING")
-		for _, c := range []*conn{silent, spoke} {
+		io.WriteString(uploads.Conn, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\na part of it")
+		for _, c := range []*conn{silent, spoke, uploads} {
 			if got := c.rest(); got != "" {
 				t.Errorf("got %q, want the end", got)
 			}

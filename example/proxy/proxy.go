@@ -212,7 +212,7 @@ func (p *proxy) sweepOnce(now time.Time) {
 			}
 			l.checkAnswers(now)
 		}
-		if idle := time.Since(p.start) - time.Duration(s.active.Load()); p.idle > 0 && idle > p.idle && flying == 0 && !subscribedOn(owns) {
+		if idle := time.Since(p.start) - time.Duration(s.active.Load()); p.idle > 0 && idle > p.idle && (flying == 0 || isUploading(owns)) && !subscribedOn(owns) {
 			s.log.Debug("client closed: it was idle", "for", idle)
 			s.abort()
 		}
@@ -252,6 +252,11 @@ func (l *link) checkAnswers(now time.Time) {
 		l.proxy.log.Warn("upstream does not answer", "upstream", l.node.addr, "for", now.Sub(l.since))
 		l.close(errSlow)
 	}
+}
+
+// isUploading reports whether the client has sent only a part of a large command.
+func isUploading(links []*link) bool {
+	return slices.ContainsFunc(links, func(l *link) bool { return l.uploading.Load() != nil })
 }
 
 func subscribedOn(links []*link) bool {

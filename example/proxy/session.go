@@ -221,8 +221,7 @@ func (s *session) local(cmd *command, text string) {
 // ended its input, allows.
 func (s *session) finish(err error) {
 	var bad *redisproto.ProtocolError
-	switch {
-	case errors.As(err, &bad):
+	if errors.As(err, &bad) {
 		s.malformed(bad)
 		return
 	}
