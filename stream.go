@@ -412,7 +412,10 @@ func (t *tail) readText(p []byte) (n int, err error) {
 	b := t.buf.unread()
 	b = b[:min(len(b), len(p))]
 	n = copy(p, b[:lineEnd(b, 0)])
-	if n == 0 {
+	switch {
+	case n == 0 && b[0] == '\n':
+		return 0, t.protocolError(ErrCRLF.at(0))
+	case n == 0:
 		return 0, t.checkEnd()
 	}
 	if t.text += int64(n); t.text-1 > int64(t.lim.Bulk) {
