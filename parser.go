@@ -146,7 +146,7 @@ func (p *Parser) readCommand(c *Command) error {
 				err := c.err
 				c.discard()
 				return p.fail(err)
-			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream):
+			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream) && (len(c.found.s) >= min(headArgs, p.lim.Stream>>12) || c.need > p.lim.Stream):
 				p.beginTail(c)
 				return nil
 			}
@@ -169,6 +169,11 @@ func (p *Parser) readCommand(c *Command) error {
 	}
 	return ErrBroken
 }
+
+// headArgs is how many arguments of a command have arrived at least when it is returned before it is whole,
+// if Stream is not small and they can be held: whoever passes it on has to know its name, and what else
+// decides what it does.
+const headArgs = 16
 
 // beginTail has c returned before it is whole.
 func (p *Parser) beginTail(c *Command) {

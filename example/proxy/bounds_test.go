@@ -447,3 +447,33 @@ func TestLinkStaysWhileItsReaderWrites(t *testing.T) {
 		t.Errorf("got %q and %v, want %q", got, err, want)
 	}
 }
+
+// A proxy stops although a client that waits has sent more than is read meanwhile.
+func TestStopsBehindMuchInput(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-drain", "300ms", "-inflight", "2")...)
+		c := dial(t, p.addr, nil)
+		c.send("BLPOP none 0", "CLIENT GETNAME", "PING", "SET k "+strings.Repeat("x", 2*maxAhead))
+		waitFor(t, "the session reads no more", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for s := range p.sessions {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.awaiting && !s.reading
+			}
+			return false
+		})
+		p.stop()
+		select {
+		case <-p.done:
+		case <-time.After(10 * time.Second):
+			t.Error("the proxy does not stop")
+			for s := range p.sessions {
+				s.giveUp()
+			}
+		}
+	})
+}

@@ -176,7 +176,7 @@ func (s *session) joinPart(c *call, raw []byte) (whole *call, reply []byte) {
 	}
 	if next := whole.parts.next(); len(next) > 0 {
 		whole.left = len(next)
-		go s.sendParts(whole, next)
+		go s.sendParts(whole, next, s.cluster.current())
 		return nil, nil
 	}
 	reply = whole.parts.append(nil)
@@ -260,7 +260,10 @@ func (s *session) wait(n int) error {
 			return errOver
 		}
 		s.awaiting, s.enough = true, n
-		if !s.in.open() {
+		if !s.in.open() { // so that it is not noticed there that the proxy stops
+			if s.draining {
+				s.beginDrain()
+			}
 			s.changed.Wait()
 			continue
 		}

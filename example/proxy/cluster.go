@@ -155,15 +155,33 @@ func (s *session) remember(n *node, cmd *command, c *redisproto.Command) error {
 	for i := range c.ArgCount() {
 		words = append(words, string(c.Get(i)))
 	}
+	if len(fold(s.said.setup))+len(c.Raw()) > maxWhole {
+		s.local(cmd, "-ERR there is too much that new connections are to be told\r\n")
+		return nil
+	}
 	var reply firstReply
 	if err := s.sendGathered(cmd, &reply, []part{{node: n, slot: noSlot, raw: c.Raw()}}); err != nil {
 		return err
 	}
 	err := s.await(0)
 	if bytes.HasPrefix(reply.raw, []byte("+")) {
-		s.said.setup = append(s.said.setup, words)
+		s.said.remember(words)
 	}
 	return err
+}
+
+// remember notes what a link is to be told when it is taken. What has no effect any more is forgotten, since a
+// client may say such things any number of times.
+func (w *said) remember(words []string) {
+	sub := func(words []string) string { return strings.ToUpper(words[1]) }
+	tracking := sub(words) == "TRACKING"
+	off := tracking && len(words) > 2 && strings.EqualFold(words[2], "OFF")
+	w.setup = slices.DeleteFunc(w.setup, func(old []string) bool {
+		return !tracking && sub(old) == sub(words) || off && (sub(old) == "TRACKING" || sub(old) == "CACHING")
+	})
+	if !slices.ContainsFunc(w.setup, func(old []string) bool { return slices.Equal(old, words) }) {
+		w.setup = append(w.setup, words)
+	}
 }
 
 // sendSplit sends a command whose keys have several slots as one for each slot, if it is of that kind.
@@ -202,14 +220,13 @@ func (s *session) sendGathered(cmd *command, g gatherer, parts []part) error {
 	if err != nil {
 		return err
 	}
-	s.sendParts(whole, parts)
+	s.sendParts(whole, parts, s.routes)
 	return nil
 }
 
 // sendParts sends the parts of a round, each to its node. It is called by the session's goroutine in the
-// first round, and by the reader of a link in others.
-func (s *session) sendParts(whole *call, parts []part) {
-	t := s.cluster.current()
+// first round, by the same topology as what is in flight, so that nothing is overtaken.
+func (s *session) sendParts(whole *call, parts []part, t *topology) {
 	var links []*link
 	for i, p := range parts {
 		k := s.beginPart(whole, i)

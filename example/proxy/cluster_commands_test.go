@@ -7,6 +7,9 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/secmask/go-redisproto"
 )
 
 // A way is how a client uses a proxy in front of a cluster.
@@ -327,4 +330,48 @@ func randomPipeline(k *conn, client, commands int) error {
 		}
 	}
 	return <-sent
+}
+
+// A link on which a transaction leaves something behind must not become another client's.
+func TestTransactionLeavesSomethingBehind(t *testing.T) {
+	t.Parallel()
+	for _, commands := range [][]string{
+		{"MULTI", "SET k v", "CLIENT NO-EVICT ON", "EXEC"},
+		{"MULTI", "CLIENT NO-EVICT ON", "SET k v", "EXEC"},
+	} {
+		n := startFakeNode(t)
+		n.answer = func(c *redisproto.Command) string { return "+OK\r\n" }
+		setCluster([]*fakeNode{n}, slotsReply(rangeOf(0, slotCount-1, n.addr)), n.addr)
+		p := startProxyWith(t, "-cluster", n.addr)
+		k := dial(t, p.addr, nil)
+		for _, command := range commands {
+			k.call(command)
+		}
+		time.Sleep(20 * time.Millisecond) // the link could be given back
+		k.call("GET k")
+		for _, l := range p.cluster.nodeAt(n.addr).links.all() {
+			if !l.shared {
+				t.Errorf("%v: the link is in the pool", commands)
+			}
+		}
+	}
+}
+
+// What a client wants its connections to remember is not kept as often as it says so.
+func TestRememberIsBounded(t *testing.T) {
+	var w said
+	for range 10 {
+		for _, command := range []string{"client tracking on optin", "CLIENT CACHING YES", "CLIENT NO-TOUCH ON", "CLIENT TRACKING OFF",
+			"CLIENT NO-TOUCH OFF", "CLIENT TRACKING ON BCAST PREFIX a", "CLIENT NO-EVICT ON", "CLIENT TRACKING ON BCAST PREFIX b", "CLIENT TRACKING ON BCAST PREFIX a"} {
+			w.remember(strings.Fields(command))
+		}
+	}
+	var got []string
+	for _, words := range w.setup {
+		got = append(got, strings.Join(words, " "))
+	}
+	const want = "CLIENT TRACKING OFF, CLIENT NO-TOUCH OFF, CLIENT TRACKING ON BCAST PREFIX a, CLIENT NO-EVICT ON, CLIENT TRACKING ON BCAST PREFIX b"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("got %s, want %s", strings.Join(got, ", "), want)
+	}
 }

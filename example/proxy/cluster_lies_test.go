@@ -320,3 +320,20 @@ func TestCommandsNotTold(t *testing.T) {
 	node.answer = func(*redisproto.Command) string { return "+fine\r\n" }
 	clients[0].until("fine", "GET a")
 }
+
+// A session ends with its client although a node does not go on with a large message.
+func TestStalledMessage(t *testing.T) {
+	t.Parallel()
+	n := startFakeNode(t)
+	setCluster([]*fakeNode{n}, slotsReply(rangeOf(0, slotCount-1, n.addr)), n.addr)
+	n.answer = func(c *redisproto.Command) string {
+		return "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n" +
+			"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$200000\r\n" + strings.Repeat("x", 100000)
+	}
+	p := startProxyWith(t, "-cluster", n.addr)
+	c := dial(t, p.addr, nil)
+	c.send("SUBSCRIBE a")
+	io.ReadFull(c.Conn, make([]byte, 90000))
+	c.Conn.Close()
+	waitFor(t, "the session has ended", func() bool { return p.clients.Load() == 0 })
+}

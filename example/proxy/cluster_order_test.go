@@ -304,3 +304,51 @@ func TestNewLinkDoesNotOvertake(t *testing.T) {
 		t.Errorf("the key was set to %v, want %v", got, want)
 	}
 }
+
+// TestSplitCommandIsNotOvertaking has a slot whose node changes while a client sends a large command that is
+// split. Its parts must not overtake what is in flight to the node that the slot had before.
+func TestSplitCommandIsNotOvertaking(t *testing.T) {
+	t.Parallel()
+	old, other := startFakeNode(t), startFakeNode(t)
+	nodes := []*fakeNode{old, other}
+	setCluster(nodes, slotsReply(rangeOf(0, slotCount-1, old.addr)), old.addr, other.addr)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	arrive, releaseOnce := sync.OnceFunc(func() { close(arrived) }), sync.OnceFunc(func() { close(release) })
+	t.Cleanup(releaseOnce) // before the node ends
+	moved := func(c *redisproto.Command) string {
+		return fmt.Sprintf("-MOVED %d %s\r\n", keySlot(c.Get(1)), other.addr)
+	}
+	old.answer = func(c *redisproto.Command) string {
+		arrive()
+		<-release
+		return moved(c)
+	}
+	var mu sync.Mutex
+	var executed []string
+	other.answer = func(c *redisproto.Command) string {
+		mu.Lock()
+		defer mu.Unlock()
+		if string(c.Get(1)) == "k" {
+			executed = append(executed, string(c.Get(2)))
+		}
+		return "+OK\r\n"
+	}
+	p := startProxyWith(t, "-cluster", old.addr)
+	k := dial(t, p.addr, nil)
+	k.send("SET k 1")
+	<-arrived
+	wire := wireOf("MSET", "k", "2", "elsewhere", strings.Repeat("x", 2*maxWhole))
+	io.WriteString(k.Conn, wire[:maxWhole])
+	time.Sleep(100 * time.Millisecond) // the proxy has begun with it
+	setCluster(nodes, slotsReply(rangeOf(0, slotCount-1, other.addr)), old.addr, other.addr)
+	before := p.cluster.current()
+	p.cluster.refresh("")
+	waitFor(t, "there is a new topology", func() bool { return p.cluster.current() != before })
+	io.WriteString(k.Conn, wire[maxWhole:])
+	time.Sleep(100 * time.Millisecond) // its parts have been sent
+	releaseOnce()
+	k.want("+OK\r\n", "+OK\r\n")
+	if want := []string{"1", "2"}; !slices.Equal(executed, want) {
+		t.Errorf("the key was set to %v, want %v", executed, want)
+	}
+}

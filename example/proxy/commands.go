@@ -256,6 +256,9 @@ func (r *rules) refusal(cmd *command, c *redisproto.Command) string {
 	if cmd.name == "" && hasControl(c.Get(0)) || cmd.container && hasControl(c.Get(1)) {
 		return "with a control character in its name"
 	}
+	if c.Get(0) == nil || cmd.container && c.ArgCount() > 1 && c.Get(1) == nil { // it cannot be judged
+		return "with so long a name"
+	}
 	if cmd.refused != "" || !cmd.container {
 		return cmd.refused
 	}

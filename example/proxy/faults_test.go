@@ -445,3 +445,47 @@ func TestTLS(t *testing.T) {
 		t.Errorf("an upstream that nobody vouches for: got %q", got)
 	}
 }
+
+// An upstream that does not answer a large command is noticed, although an earlier command was answered
+// while that was on its way.
+func TestUploadNotAnswered(t *testing.T) {
+	t.Parallel()
+	const size = 4 * maxWhole
+	addr := listenFake(t, func(conn net.Conn) {
+		parser := redisproto.NewParser(conn)
+		for c := range parser.Commands() {
+			switch string(c.Name()) {
+			case "ECHO":
+				io.ReadFull(parser.Rest(), make([]byte, 1000)) // the large command has begun
+				io.WriteString(conn, "+echo\r\n")
+				io.Copy(io.Discard, conn)
+				return
+			default:
+				io.WriteString(conn, "+OK\r\n")
+			}
+		}
+	})
+	c := dial(t, startProxy(t, addr, "-answer", "200ms").addr, nil)
+	c.Conn.SetDeadline(time.Now().Add(10 * time.Second))
+	wire := wireOf("SET", "k", strings.Repeat("x", size))
+	c.send("ECHO a")
+	io.WriteString(c.Conn, wire[:size/2])
+	c.want("+echo\r\n")
+	time.Sleep(500 * time.Millisecond) // the client may take its time
+	io.WriteString(c.Conn, wire[size/2:])
+	c.want("-ERR upstream did not answer in time; the command may have been executed\r\n")
+}
+
+// TestLostLinkInPool has a link in the pool that is lost, but not forgotten yet: a client that took it would
+// not be told.
+func TestLostLinkInPool(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, startRedis(t).addr, "-shared", "1")
+	l := newLink(p.single, p.proxy, false)
+	l.err = io.EOF
+	p.single.links.idle = append(p.single.links.idle, l)
+	c := dial(t, p.addr, nil)
+	c.Conn.SetDeadline(time.Now().Add(10 * time.Second))
+	c.send("MULTI", "PING", "EXEC")
+	c.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n+PONG\r\n")
+}

@@ -180,7 +180,7 @@ func (g *gathering) aggregate(dst []byte) ([]byte, bool) {
 		kind = first.At(0).Kind()
 	}
 	for _, total := range totals {
-		if kind == redisproto.Boolean {
+		if kind == redisproto.Boolean && total>>1 == 0 { // a sum may be more than 1
 			dst = append(dst, '#', "ft"[total], '\r', '\n')
 		} else {
 			dst = append(strconv.AppendInt(append(dst, ':'), total, 10), "\r\n"...)

@@ -210,3 +210,23 @@ func TestRandomKey(t *testing.T) {
 		}
 	}
 }
+
+// The sum of booleans is an integer, and one among integers is no reason to panic.
+func TestGatherBooleans(t *testing.T) {
+	for _, row := range []struct {
+		policy responsePolicy
+		reply  string // of each of two nodes
+		want   string
+	}{
+		{aggSum, "#t\r\n", ":2\r\n"},
+		{aggSum, "#f\r\n", "#f\r\n"},
+		{aggMax, "*2\r\n#t\r\n:-5\r\n", "*2\r\n#t\r\n:-5\r\n"},
+	} {
+		g := gather(&commandInfo{response: row.policy}, make([]part, 2))
+		g.add(0, []byte(row.reply))
+		g.add(1, []byte(row.reply))
+		if got := string(g.append(nil)); got != row.want {
+			t.Errorf("%q: got %q, want %q", row.reply, got, row.want)
+		}
+	}
+}

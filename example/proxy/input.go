@@ -72,7 +72,7 @@ func (in *input) receive(b []byte) (int, error) {
 		waiting := s.reading
 		s.mu.Unlock()
 		if in.err == errDraining {
-			s.endDrain = s.beginDrain()
+			s.beginDrain()
 		}
 		if in.err != nil || waiting {
 			return 0, in.err

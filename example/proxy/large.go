@@ -241,14 +241,12 @@ func (s *session) passLargeCommand(l *link, k *call, c *redisproto.Command) erro
 	case isWriteError(err):
 		l.conn.Close() // the reader sees to the rest
 	default: // the client has sent a part of a command, so that the link is not of use any more
-		l.finish() // but what was sent before it is answered
 		if k != nil {
 			s.mu.Lock()
-			if !k.done {
-				k.end(nil)
-			}
+			k.silent = true
 			s.mu.Unlock()
 		}
+		l.finish() // but what was sent before it is answered
 	}
 	return err
 }

@@ -284,3 +284,16 @@ func TestClientGoesWithoutReading(t *testing.T) {
 		}
 	})
 }
+
+// A client that ends a large command with what is no command is told so, and its connection ends, although
+// a command that waits for others is in front of it.
+func TestMalformedBehindBlocked(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	c := dial(t, startProxy(t, redis.addr, "-shared", "1").addr, nil)
+	c.send("BLPOP none 0")
+	io.WriteString(c.Conn, "*4"+wireOf("SET", "k", strings.Repeat("x", 2*maxWhole))[2:]+"$x\r\n")
+	if got := c.rest(); !strings.HasPrefix(got, "-ERR upstream closed") || !strings.Contains(got, "Protocol error: invalid bulk length") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -179,7 +179,7 @@ func (in linkInput) Read(b []byte) (int, error) {
 	if err := l.settle(); err != nil {
 		return 0, err
 	}
-	l.taking.Store(int32(l.due(l.taken[l.next:])))
+	l.taking.Store(int32(due(l.taken[l.next:])))
 	l.waiting.Store(true)
 	n, err := l.conn.Read(b)
 	l.waiting.Store(false)
@@ -277,6 +277,9 @@ func (l *link) lose(err error) {
 	l.node.links.forget(l)
 	// No error is sent if the session ended the link itself, or if the upstream has said that it closes.
 	quiet := s != nil && (l.leaving || closing || err == errOver || len(written) > 0 && written[0].cmd.kind == quit)
+	if closing { // nothing is in flight but what the upstream has not answered in time, or does not, as a BLPOP
+		l.failAll(written, err)
+	}
 	if !quiet {
 		if l.proxy.cluster != nil {
 			l.proxy.cluster.refresh("")

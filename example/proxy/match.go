@@ -99,11 +99,11 @@ func (m *matcher) head() *call {
 	return m.taken[m.next]
 }
 
-// due is how many of calls, which were sent, are to be answered by now. Behind the last one that can be told
-// apart there may be no reply, and there is none yet to a command that the client is still sending.
-func (l *link) due(calls []*call) int {
+// due is how many of calls, which were sent, are to be answered. Behind the last one that can be told apart
+// there may be no reply.
+func due(calls []*call) int {
 	n := len(calls)
-	if n > 0 && (calls[n-1].endsMatching || calls[n-1] == l.uploading.Load()) {
+	if n > 0 && calls[n-1].endsMatching {
 		n--
 	}
 	return n

@@ -173,11 +173,22 @@ func (n *nodeLinks) take(setup [][]string, s *session) *link {
 	for i, l := range slices.Backward(n.idle) {
 		if l.setup == want && l.resp3 == s.said.resp3 {
 			n.idle = slices.Delete(n.idle, i, i+1)
-			l.owner.Store(s)
-			return l
+			if l.ownedBy(s) {
+				return l
+			}
 		}
 	}
 	return nil
+}
+
+// ownedBy makes l a link of s, unless it is lost: its reader may not tell s so any more.
+func (l *link) ownedBy(s *session) (ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.owner.Store(s)
+	}
+	return l.err == nil
 }
 
 // giveBack puts a link that its session needs no more into the pool. Nothing is in flight on it, and

@@ -241,7 +241,14 @@ func (p *proxy) isReplaced(n *node) bool {
 // due.
 func (l *link) checkAnswers(now time.Time) {
 	l.mu.Lock()
-	due := l.conn != nil && l.due(l.sent) > 0 && l.err == nil || l.taking.Load() > 0
+	n := int(l.taking.Load())
+	if l.conn != nil && l.err == nil {
+		n += due(l.sent)
+	}
+	if l.uploading.Load() != nil { // the last one, which the client is still sending
+		n--
+	}
+	due := n > 0
 	l.mu.Unlock()
 	reads := l.reads.Load()
 	if !due || reads != l.seen || !l.waiting.Load() || l.since.IsZero() {

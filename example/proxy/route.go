@@ -20,6 +20,10 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 		s.skipping = true
 		defer func() { s.skipping = false }()
 	}
+	if refused != "" && s.txn.unmatched && s.cluster != nil { // no command goes to the link of MONITOR
+		s.local(cmd, refusalText(refused))
+		return nil
+	}
 	if refused != "" && !s.txn.unmatched {
 		return s.refuse(cmd, c, refused)
 	}
@@ -27,7 +31,7 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 		s.local(cmd, "-NOAUTH Authentication required.\r\n")
 		return nil
 	}
-	if s.txn.unmatched && s.cluster == nil && (cmd.kind != auth && cmd.kind != hello || s.password == "") {
+	if s.txn.unmatched && s.cluster == nil && (refused != "" || cmd.kind != auth && cmd.kind != hello || s.password == "") {
 		return s.pass(s.passing(), cmd, c, refused)
 	}
 	if answered, err := s.answerLocally(cmd, c); answered {
@@ -272,6 +276,10 @@ func (s *session) waitForReplicas(cmd *command, c *redisproto.Command) error {
 	}
 	if l := s.ownWith(stateMulti | stateForever); l != nil {
 		return s.pass(l, cmd, c, "")
+	}
+	if !c.Whole() { // only a part of it could be sent, and what the client sends next would be taken for the rest
+		s.local(cmd, "-ERR an argument is too large\r\n")
+		return nil
 	}
 	written := len(s.writtenTo)
 	s.writtenTo = slices.DeleteFunc(s.writtenTo, s.isReplaced)

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/secmask/go-redisproto"
 )
 
 // modes are the ways to stand in front of one Redis.
@@ -170,4 +173,76 @@ func TestRulesWithoutTable(t *testing.T) {
 			t.Errorf("-deny %q -allow %q, %s: got %q, want %q", tt.deny, tt.allow, tt.in, got, tt.want)
 		}
 	}
+}
+
+// A part of a WAIT must not be sent: the node would take what comes next for the rest of it, and a value
+// could hold a command that is refused.
+func TestLargeWait(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		c := dial(t, startProxy(t, redis.addr, append(flags, "-deny", "FLUSHALL")...).addr, nil)
+		c.call("SET a 1")
+		const size = maxWhole + 100
+		c.send("WAIT 0 "+strings.Repeat("x", size), "SET k "+strings.Repeat("x", maxWhole-100))
+		value := strings.Repeat("x", 1000)
+		missing := size - len(wireOf("SET", "k", strings.Repeat("x", maxWhole-100)))
+		missing -= len(wireOf("SET", "k", value)) - len(value) - 2
+		value = value[:missing] + "\r\n*1\r\n$8\r\nFLUSHALL\r\n" + value[missing+22:]
+		c.WriteCommand("SET", "k", value)
+		c.send("GET a")
+		if got := c.read(); got[0] != '-' {
+			t.Errorf("WAIT: got %q", got)
+		}
+		c.want("+OK\r\n", "+OK\r\n", "$1\r\n1\r\n")
+	})
+}
+
+// A command of many arguments is judged by its name even if that comes later than their number, and the
+// name, which may end at a NUL, even if it is too large to be held.
+func TestNamesThatComeLate(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, redis.addr, append(flags, "-deny", "DEL,CONFIG|SET")...)
+		c, other := dial(t, p.addr, nil), dial(t, p.addr, nil)
+		c.call("SET a 1")
+		inPieces := func(name string) {
+			wire := wireOf(strings.Fields(name + strings.Repeat(" a", maxWhole/8))...)
+			n := strings.Index(wire, "\n") + 1
+			io.WriteString(c.Conn, wire[:n])
+			time.Sleep(50 * time.Millisecond) // the proxy has read that
+			io.WriteString(c.Conn, wire[n:])
+		}
+		inPieces("DEL")
+		c.want("-ERR command 'del' is denied by the proxy\r\n")
+		inPieces("WATCH") // its link must not become another client's
+		c.want("+OK\r\n")
+		if got := c.call("GET a"); got != "1" {
+			t.Errorf("GET: got %q, want 1", got)
+		}
+		c.call("SET a 2")
+		other.send("MULTI", "PING", "EXEC")
+		other.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n+PONG\r\n")
+		for i := range 60 { // the server takes about one in a few for the subcommand
+			c.WriteCommand("CONFIG", fmt.Sprintf("SET\x00%d%s", i, strings.Repeat("x", maxWhole)), "maxmemory", "1gb")
+			c.Flush()
+			if got := c.read(); !strings.HasPrefix(got, "-ERR a command with so long a name is denied") {
+				t.Fatalf("got %q", got)
+			}
+		}
+	})
+}
+
+// What the proxy answers itself is refused too, while a client monitors a node of a cluster.
+func TestDeniedWhileMonitoring(t *testing.T) {
+	t.Parallel()
+	n := startFakeNode(t)
+	n.answer = func(c *redisproto.Command) string { return "+OK\r\n" }
+	setCluster([]*fakeNode{n}, slotsReply(rangeOf(0, slotCount-1, n.addr)), n.addr)
+	c := dial(t, startProxyWith(t, "-cluster", n.addr, "-deny", "CLIENT|KILL").addr, nil)
+	c.send("MONITOR")
+	c.want("+OK\r\n")
+	c.send("CLIENT KILL ID 1")
+	c.want("-ERR command 'client|kill' is denied by the proxy\r\n")
 }

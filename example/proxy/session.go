@@ -83,6 +83,7 @@ type transaction struct {
 	// In a cluster, the first key says which node the transaction is on.
 	pending bool     // there was a MULTI, and no key yet
 	aborted bool     // a command was refused; EXEC is to fail
+	leaves  bool     // a command in it leaves something behind on the link, once it is executed
 	doomed  bool     // the node has refused one, so that EXEC will fail there; see transactOpen
 	held    [][]byte // what was queued while it was pending
 	bytes   int      // of that
@@ -264,11 +265,13 @@ func (s *session) malformed(bad *redisproto.ProtocolError) {
 
 var malformedCommand = &command{stats: &stats{}, kind: malformed}
 
-// beginDrain ends, while the proxy stops, what waits for others, and after some time everything, until the
-// function that it returns is called.
-func (s *session) beginDrain() (end func()) {
-	timer, stop := time.AfterFunc(s.drain, s.giveUp), s.unblock()
-	return func() { timer.Stop(); stop() }
+// beginDrain ends, while the proxy stops, what waits for others, and after some time everything, until
+// endDrain is called. Its second call does nothing.
+func (s *session) beginDrain() {
+	if s.endDrain == nil {
+		timer, stop := time.AfterFunc(s.drain, s.giveUp), s.unblock()
+		s.endDrain = func() { timer.Stop(); stop() }
+	}
 }
 
 // giveUp ends what a stopping proxy has waited for in vain.
@@ -308,6 +311,7 @@ func (s *session) cutOff() {
 func (s *session) stop() {
 	s.mu.Lock()
 	s.draining = true
+	s.changed.Broadcast()
 	s.conn.SetReadDeadline(past)
 	s.mu.Unlock()
 }
@@ -316,6 +320,8 @@ func (s *session) stop() {
 // when it is closed, the system would send a reset, which can overtake them.
 func (s *session) hangUp() {
 	s.conn.SetDeadline(time.Now().Add(goodbye))
+	// The upstream may not go on with what is being passed to the client.
+	defer time.AfterFunc(goodbye, func() { s.closeOwns(errOver) }).Stop()
 	if s.flushAll() != nil || closeWrite(s.conn) != nil {
 		return
 	}

@@ -111,6 +111,7 @@ func (s *session) transactPending(q query) error {
 	case q.keyless():
 		t.held = append(t.held, bytes.Clone(raw))
 		t.bytes += len(raw)
+		t.leaves = t.leaves || s.leavesForever(q.cmd, q.c)
 		s.local(q.cmd, "+QUEUED\r\n")
 	default:
 		n := s.anyNode()
@@ -197,6 +198,9 @@ func (s *session) transactOpen(q query) error {
 		return s.pass(l, q.cmd, q.c, notInTransaction)
 	case q.slot >= 0 && t.slot < 0: // all before it had no keys, or were wrong
 		t.slot = q.slot
+	}
+	if t.leaves || s.leavesForever(q.cmd, q.c) {
+		l.set(stateForever, true)
 	}
 	err := s.pass(l, q.cmd, q.c, "")
 	ends := q.cmd.kind == endMulti
