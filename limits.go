@@ -51,7 +51,9 @@ type Limits struct {
 
 	// Stream, if it is positive, has commands and replies returned before they are whole, as soon as
 	// more than Stream bytes of them would have to be held. See [Command.Whole] and [Reply.Whole].
-	// Inline commands are always held, and Parse never streams.
+	// A command that declares very many arguments is returned when its first ones have arrived, as far
+	// as they can be held: 16, or one for each 4 KiB of Stream if those are fewer. Inline commands are
+	// always held, and Parse never streams.
 	Stream int
 
 	// Unauthenticated holds a multibulk command to 10 arguments of 16 KiB each, as Redis does with

@@ -146,7 +146,8 @@ func (p *Parser) readCommand(c *Command) error {
 				err := c.err
 				c.discard()
 				return p.fail(err)
-			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream) && (len(c.found.s) >= min(headArgs, p.lim.Stream>>12) || c.need > p.lim.Stream):
+			case c.left > 0 && p.lim.Stream > 0 && c.exceeds(p.lim.Stream) &&
+				(len(c.found.s) >= min(headArgs, p.lim.Stream>>12) || c.need > p.lim.Stream):
 				p.beginTail(c)
 				return nil
 			}
