@@ -97,6 +97,7 @@ func (s *session) answerReset(cmd *command) error {
 	s.mu.Lock()
 	owns := s.owns
 	s.setOwns(nil)
+	s.seen = 0
 	s.mu.Unlock()
 	s.silent = false
 	for _, l := range owns {

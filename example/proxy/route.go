@@ -14,6 +14,12 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 			return err
 		}
 	}
+	if s.owned.Load() != s.seen { // a link of its own was opened for a call that is sent again
+		if err := s.await(0); err != nil {
+			return err
+		}
+		s.seen = s.owned.Load()
+	}
 	s.returnLinks()
 	if s.said.skip {
 		s.said.skip = false
@@ -151,15 +157,14 @@ func (s *session) share(n *node, slot int, cmd *command, c *redisproto.Command) 
 // giveTo sends a call on a shared link to n.
 func (s *session) giveTo(n *node, k *call) {
 	k.node = n
-	for {
-		l := s.sharedLink(n, s)
-		if l.sendCall(k) {
-			l.wake()
-			return
-		}
-		n.links.forget(l)
-		<-l.done // what was given to it before is to be sent again first
+	l := s.sharedLink(n, s)
+	if l.sendCall(k) {
+		l.wake()
+		return
 	}
+	n.links.forget(l)
+	<-l.done // what was given to it before is to be sent again first
+	s.sendAgain(resending{c: k, n: n})
 }
 
 // ownOn returns the session's own link to n, or nil.
@@ -206,6 +211,7 @@ func (s *session) takeOwn(n *node) (*link, error) {
 		return nil, err
 	}
 	s.addOwn(l)
+	s.seen = s.owned.Load()
 	return l, nil
 }
 
@@ -259,6 +265,7 @@ func (s *session) returnLinks() {
 	}
 	clear(s.owns[len(kept):])
 	s.setOwns(kept)
+	s.seen = s.owned.Load()
 	s.mu.Unlock()
 	for _, l := range clean {
 		l.node.links.giveBack(l)

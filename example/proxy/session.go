@@ -49,6 +49,7 @@ type session struct {
 	scratch   []int
 	writtenTo []*node   // those that were sent what may have changed something
 	routes    *topology // by which the calls in flight were routed
+	seen      int32     // links of its own that the session had then
 
 	owned atomic.Int32 // how many links of its own the session has, for a look without its mutex
 	large atomic.Int32 // for how many commands links of the session's own are used, see largeFor
@@ -147,6 +148,7 @@ func (s *session) greet() error {
 		}
 		s.mu.Lock()
 		s.setOwns([]*link{l})
+		s.seen = 1
 		s.mu.Unlock()
 		demanded = l.needsPassword
 	}
