@@ -465,13 +465,13 @@ func TestUploadNotAnswered(t *testing.T) {
 			}
 		}
 	})
-	c := dial(t, startProxy(t, addr, "-answer", "200ms").addr, nil)
+	c := dial(t, startProxy(t, addr, "-answer", "1s").addr, nil)
 	c.Conn.SetDeadline(time.Now().Add(10 * time.Second))
 	wire := wireOf("SET", "k", strings.Repeat("x", size))
 	c.send("ECHO a")
 	io.WriteString(c.Conn, wire[:size/2])
 	c.want("+echo\r\n")
-	time.Sleep(500 * time.Millisecond) // the client may take its time
+	time.Sleep(1500 * time.Millisecond) // the client may take its time
 	io.WriteString(c.Conn, wire[size/2:])
 	c.want("-ERR upstream did not answer in time; the command may have been executed\r\n")
 }
