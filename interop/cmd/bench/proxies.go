@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"encoding/csv"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -27,89 +24,49 @@ type via struct {
 // proxies measures example/proxy beside nutcracker, if that is installed, and beside no proxy: the
 // requests a second, and the processor time a request of the proxy and of redis-server.
 func (r *results) proxies(dir string, p plan) error {
-	vias, stop, err := startProxies(dir)
-	defer stop()
+	var started processes
+	defer started.stop()
+	vias, err := started.vias(dir)
 	if err != nil {
 		return err
 	}
-	requests := make(map[string]int)
-	for round := range p.serverRounds {
-		for _, pipeline := range []int{1, 16, 128} {
-			step("proxies, round %d of %d: pipeline=%d", round+1, p.serverRounds, pipeline)
-			for _, v := range vias {
-				name := fmt.Sprintf("BenchmarkProxy/pipeline=%d/via=%s", pipeline, v.name)
-				if requests[name] == 0 {
-					_, persec, err := v.drive(pipeline, 50*proxyClients*pipeline)
-					if err != nil {
-						return err
-					}
-					turns := int(persec*p.serverTime.Seconds())/(proxyClients*pipeline) + 1
-					requests[name] = turns * proxyClients * pipeline
-				}
-				line, _, err := v.drive(pipeline, requests[name])
-				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-				r.record(fmt.Sprintf("%s-%d \t%s", name, runtime.NumCPU(), line))
-			}
-		}
+	var targets []target
+	for _, v := range vias {
+		targets = append(targets, target{"via=" + v.name, v.drive})
 	}
-	return nil
+	return r.inTurn("proxies", "BenchmarkProxy", proxyClients, targets, p)
 }
 
-// startProxies starts a redis-server, one that is a cluster of its own, and the proxies.
-func startProxies(dir string) (vias []*via, stop func(), err error) {
-	var started []*server
-	stop = func() {
-		for _, s := range started {
-			s.stop()
-		}
+// Processes are servers that end together.
+type processes []*server
+
+func (p *processes) stop() {
+	for _, s := range *p {
+		s.stop()
 	}
-	run := func(name, addr string, args ...string) (*server, error) {
-		s := &server{name: name, addr: addr, cmd: exec.Command(args[0], args[1:]...)}
-		if err := s.cmd.Start(); err != nil {
-			return nil, err
-		}
-		started = append(started, s)
-		return s, s.await()
+}
+
+// run starts a server that takes connections at addr.
+func (p *processes) run(name, addr string, args ...string) (*server, error) {
+	s := &server{name: name, addr: addr, cmd: exec.Command(args[0], args[1:]...)}
+	if err := s.launch(); err != nil {
+		return nil, err
 	}
-	redisAt := func(name string, args ...string) (*server, error) {
-		addr, err := freeAddr()
-		if err != nil {
-			return nil, err
-		}
-		_, port, _ := net.SplitHostPort(addr)
-		home := filepath.Join(dir, name)
-		if err := os.Mkdir(home, 0o777); err != nil {
-			return nil, err
-		}
-		return run(name, addr, append([]string{"redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", home,
-			"--save", "", "--appendonly", "no", "--loglevel", "warning"}, args...)...)
-	}
-	redis, err := redisAt("redis")
+	*p = append(*p, s)
+	return s, nil
+}
+
+// vias starts a redis-server, one that is a cluster of its own, and the proxies.
+func (p *processes) vias(dir string) ([]*via, error) {
+	redis, err := p.redis(dir, "redis")
 	if err != nil {
-		return nil, stop, err
+		return nil, err
 	}
-	clusterAddr, err := freeAddr() // for the port of its bus
+	node, err := p.clusterOfOne(dir)
 	if err != nil {
-		return nil, stop, err
+		return nil, err
 	}
-	_, bus, _ := net.SplitHostPort(clusterAddr)
-	node, err := redisAt("node", "--cluster-enabled", "yes", "--cluster-port", bus)
-	if err != nil {
-		return nil, stop, err
-	}
-	_, port, _ := net.SplitHostPort(node.addr)
-	if _, err := output("redis-cli", "-p", port, "cluster", "addslotsrange", "0", "16383"); err != nil {
-		return nil, stop, err
-	}
-	for range 100 {
-		if text, _ := output("redis-cli", "-p", port, "cluster", "info"); strings.Contains(text, "cluster_state:ok") {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	vias = []*via{{name: "none", addr: redis.addr, redis: redis}}
+	vias := []*via{{name: "none", addr: redis.addr, redis: redis}}
 	for _, row := range []struct {
 		name, upstream string
 		redis          *server
@@ -121,58 +78,84 @@ func startProxies(dir string) (vias []*via, stop func(), err error) {
 	} {
 		addr, err := freeAddr()
 		if err != nil {
-			return nil, stop, err
+			return nil, err
 		}
 		args := append([]string{filepath.Join(dir, "proxy"), "-listen", addr, row.upstream, row.redis.addr}, row.flags...)
-		s, err := run(row.name, addr, args...)
+		s, err := p.run(row.name, addr, args...)
 		if err != nil {
-			return nil, stop, err
+			return nil, err
 		}
 		vias = append(vias, &via{row.name, addr, row.redis, s})
 	}
-	nutcracker, err := exec.LookPath("nutcracker")
+	path, err := exec.LookPath("nutcracker")
 	if err != nil {
 		step("nutcracker is not installed, so it is not measured")
-		return vias, stop, nil
+		return vias, nil
 	}
+	nutcracker, err := p.nutcracker(dir, path, redis)
+	if err != nil {
+		return nil, err
+	}
+	return append(vias, nutcracker), nil
+}
+
+// redis starts a redis-server that saves nothing.
+func (p *processes) redis(dir, name string, args ...string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
-		return nil, stop, err
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	home := filepath.Join(dir, name)
+	if err := os.Mkdir(home, 0o777); err != nil {
+		return nil, err
+	}
+	return p.run(name, addr, append([]string{"redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", home,
+		"--save", "", "--appendonly", "no", "--loglevel", "warning"}, args...)...)
+}
+
+// clusterOfOne starts a redis-server that serves all slots of a cluster.
+func (p *processes) clusterOfOne(dir string) (*server, error) {
+	busAddr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, bus, _ := net.SplitHostPort(busAddr)
+	node, err := p.redis(dir, "node", "--cluster-enabled", "yes", "--cluster-port", bus)
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(node.addr)
+	if _, err := output("redis-cli", "-p", port, "cluster", "addslotsrange", "0", "16383"); err != nil {
+		return nil, err
+	}
+	for range 100 {
+		if text, _ := output("redis-cli", "-p", port, "cluster", "info"); strings.Contains(text, "cluster_state:ok") {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return node, nil
+}
+
+// nutcracker starts the nutcracker at path in front of redis.
+func (p *processes) nutcracker(dir, path string, redis *server) (*via, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
 	}
 	stats, err := freeAddr()
 	if err != nil {
-		return nil, stop, err
+		return nil, err
 	}
 	_, statsPort, _ := net.SplitHostPort(stats)
 	file := filepath.Join(dir, "nutcracker.yml")
 	config := fmt.Sprintf("bench:\n  listen: %s\n  redis: true\n  servers:\n   - %s:1\n", addr, redis.addr)
 	if err := os.WriteFile(file, []byte(config), 0o666); err != nil {
-		return nil, stop, err
+		return nil, err
 	}
-	s, err := run("nutcracker", addr, nutcracker, "-c", file, "-s", statsPort, "-a", "127.0.0.1")
-	return append(vias, &via{"nutcracker", addr, redis, s}), stop, err
-}
-
-// freeAddr returns an address of the loopback that nobody listens on.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// await waits until the server takes connections.
-func (s *server) await() error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			return conn.Close()
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-	}
+	s, err := p.run("nutcracker", addr, path, "-c", file, "-s", statsPort, "-a", "127.0.0.1")
+	return &via{"nutcracker", addr, redis, s}, err
 }
 
 // spent returns the processor time that the proxy and the redis-server of v have used.
@@ -188,21 +171,12 @@ func (v *via) spent() (proxy, redis time.Duration, err error) {
 
 // drive sends n requests, and returns what that took as a benchmark's line has it.
 func (v *via) drive(pipeline, n int) (line string, persec float64, err error) {
-	host, port, _ := net.SplitHostPort(v.addr)
 	proxy, redis, err := v.spent()
 	if err != nil {
 		return "", 0, err
 	}
-	text, err := output("redis-benchmark", "-h", host, "-p", port, "-c", strconv.Itoa(proxyClients), "-P", strconv.Itoa(pipeline),
-		"-n", strconv.Itoa(n), "-r", "100000", "--csv", "SET", "key:__rand_int__", value)
+	persec, err = benchmarkSet(v.addr, proxyClients, pipeline, n, "-r", "100000", "--csv", "SET", "key:__rand_int__", value)
 	if err != nil {
-		return "", 0, err
-	}
-	rows, err := csv.NewReader(strings.NewReader(text[max(strings.IndexByte(text, '"'), 0):])).ReadAll()
-	if err != nil {
-		return "", 0, err
-	}
-	if persec, err = strconv.ParseFloat(rows[len(rows)-1][1], 64); err != nil {
 		return "", 0, err
 	}
 	proxy2, redis2, err := v.spent()

@@ -37,12 +37,11 @@ type rpcServer struct {
 
 // startRPC starts the server of a stack.
 func startRPC(stack, dir string) (*rpcServer, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	s := &rpcServer{server: &server{name: stack, addr: l.Addr().String()}}
-	l.Close()
+	s := &rpcServer{server: &server{name: stack, addr: addr}}
 	if stack == "redisproto" {
 		s.cmd = exec.Command(filepath.Join(dir, "rpc"), "-addr", s.addr)
 		s.mallocs = func() (uint64, error) { return askStats(s.addr) }

@@ -39,13 +39,12 @@ type server struct {
 
 // start starts a server; request and reply are for the one that knows no others.
 func start(name, dir, request, reply string) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, addr: l.Addr().String()}
-	_, port, _ := net.SplitHostPort(s.addr)
-	l.Close()
+	s := &server{name: name, addr: addr}
+	_, port, _ := net.SplitHostPort(addr)
 	switch name {
 	case "redisproto":
 		s.cmd = exec.Command(filepath.Join(dir, "demo"), "-addr", s.addr)
@@ -61,6 +60,15 @@ func start(name, dir, request, reply string) (*server, error) {
 			"--save", "", "--appendonly", "no", "--maxclients", "11000", "--protected-mode", "no", "--loglevel", "warning")
 	}
 	return s, s.launch()
+}
+
+// freeAddr returns an address of the loopback that nobody listens on.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // launch starts the process, and waits until it accepts connections.
@@ -115,32 +123,43 @@ func (s *server) rss() (int, error) {
 
 // throughput has redis-benchmark drive the servers, which take turns.
 func (r *results) throughput(dir string, p plan) error {
-	var servers []*server
+	var targets []target
 	for _, name := range serverNames {
 		s, err := start(name, dir, set, "$2\r\nOK\r\n")
 		if err != nil {
 			return err
 		}
 		defer s.stop()
-		servers = append(servers, s)
+		targets = append(targets, target{"server=" + name, s.drive})
 	}
-	requests := make(map[string]int) // of a run, by server and pipeline
+	return r.inTurn("servers", "BenchmarkServer", clients, targets, p)
+}
+
+// A target is what redis-benchmark drives.
+type target struct {
+	name  string // in the name of its benchmark
+	drive func(pipeline, n int) (line string, persec float64, err error)
+}
+
+// inTurn has redis-benchmark drive the targets, which take turns. what is named in the log.
+func (r *results) inTurn(what, benchmark string, clients int, targets []target, p plan) error {
+	requests := make(map[string]int) // of a run, by target and pipeline
 	for round := range p.serverRounds {
 		for _, pipeline := range []int{1, 16, 128} {
-			step("servers, round %d of %d: pipeline=%d", round+1, p.serverRounds, pipeline)
-			for _, s := range servers {
-				name := fmt.Sprintf("BenchmarkServer/pipeline=%d/server=%s", pipeline, s.name)
+			step("%s, round %d of %d: pipeline=%d", what, round+1, p.serverRounds, pipeline)
+			for _, t := range targets {
+				name := fmt.Sprintf("%s/pipeline=%d/%s", benchmark, pipeline, t.name)
 				if requests[name] == 0 {
-					_, persec, err := s.drive(pipeline, 50*clients*pipeline)
+					_, persec, err := t.drive(pipeline, 50*clients*pipeline)
 					if err != nil {
-						return err
+						return fmt.Errorf("%s: %w", name, err)
 					}
 					turns := int(persec*p.serverTime.Seconds())/(clients*pipeline) + 1
 					requests[name] = turns * clients * pipeline
 				}
-				line, _, err := s.drive(pipeline, requests[name])
+				line, _, err := t.drive(pipeline, requests[name])
 				if err != nil {
-					return err
+					return fmt.Errorf("%s: %w", name, err)
 				}
 				r.record(fmt.Sprintf("%s-%d \t%s", name, runtime.NumCPU(), line))
 			}
@@ -149,23 +168,28 @@ func (r *results) throughput(dir string, p plan) error {
 	return nil
 }
 
+// benchmarkSet has redis-benchmark send n requests, as args say what, and returns how many it sent a second.
+func benchmarkSet(addr string, clients, pipeline, n int, args ...string) (persec float64, err error) {
+	host, port, _ := net.SplitHostPort(addr)
+	text, err := output("redis-benchmark", append([]string{"-h", host, "-p", port, "-c", strconv.Itoa(clients),
+		"-P", strconv.Itoa(pipeline), "-n", strconv.Itoa(n)}, args...)...)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := csv.NewReader(strings.NewReader(text[max(strings.IndexByte(text, '"'), 0):])).ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(rows[len(rows)-1][1], 64)
+}
+
 // drive sends n requests, and returns what that took as a benchmark's line has it.
 func (s *server) drive(pipeline, n int) (line string, persec float64, err error) {
-	host, port, _ := net.SplitHostPort(s.addr)
 	user, system, err := s.cpu()
 	if err != nil {
 		return "", 0, err
 	}
-	text, err := output("redis-benchmark", "-h", host, "-p", port, "-c", strconv.Itoa(clients),
-		"-P", strconv.Itoa(pipeline), "-n", strconv.Itoa(n), "--csv", "SET", key, value)
-	if err != nil {
-		return "", 0, err
-	}
-	rows, err := csv.NewReader(strings.NewReader(text[strings.IndexByte(text, '"'):])).ReadAll()
-	if err != nil {
-		return "", 0, err
-	}
-	if persec, err = strconv.ParseFloat(rows[len(rows)-1][1], 64); err != nil {
+	if persec, err = benchmarkSet(s.addr, clients, pipeline, n, "--csv", "SET", key, value); err != nil {
 		return "", 0, err
 	}
 	user2, system2, err := s.cpu()
