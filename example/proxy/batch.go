@@ -97,7 +97,7 @@ func (s *session) sendBatch(b *batch) error {
 	case !l.shared:
 		return errOver
 	}
-	<-b.link.done // what it was given before is to be sent again first
+	<-b.link.done // so that the calls which the link still had are sent again before these
 	for _, k := range b.calls {
 		s.sendAgain(resending{c: k, n: k.node})
 	}

@@ -260,8 +260,9 @@ func (s *session) wait(n int) error {
 			return errOver
 		}
 		s.awaiting, s.enough = true, n
-		if !s.in.open() { // so that it is not noticed there that the proxy stops
-			if s.draining {
+		if !s.in.open() {
+			if s.draining { // which the session notices only here, since it does not read
+
 				s.beginDrain()
 			}
 			s.changed.Wait()

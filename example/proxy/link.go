@@ -43,7 +43,7 @@ type link struct {
 	wmu   sync.Mutex // held while writing, so that bytes and calls have the same order
 	spare []byte     // the other buffer; out and spare take turns
 
-	uploading atomic.Pointer[call] // the call in sent, or taken, whose command has not been sent to its end
+	uploading atomic.Pointer[call] // the call of which the client is still sending the command; nil if there is none
 
 	matcher
 	dirty []*session // those whose replies the reader has collected since its last read
@@ -277,7 +277,7 @@ func (l *link) lose(err error) {
 	l.node.links.forget(l)
 	// No error is sent if the session ended the link itself, or if the upstream has said that it closes.
 	quiet := s != nil && (l.leaving || closing || err == errOver || len(written) > 0 && written[0].cmd.kind == quit)
-	if closing { // nothing is in flight but what the upstream has not answered in time, or does not, as a BLPOP
+	if closing { // the session has waited for these replies in vain, as for that of a BLPOP
 		l.failAll(written, err)
 	}
 	if !quiet {
@@ -293,7 +293,7 @@ func (l *link) lose(err error) {
 	for _, c := range unsent {
 		l.proxy.again(c)
 	}
-	if s != nil && !closing { // else the session waits for this, and says itself how it goes on
+	if s != nil && !closing { // a session that closes the link waits for its end, and goes on by itself
 		s.log.Debug("upstream closed the connection", "err", err)
 		s.abort()
 	}

@@ -163,7 +163,7 @@ func (s *session) giveTo(n *node, k *call) {
 		return
 	}
 	n.links.forget(l)
-	<-l.done // what was given to it before is to be sent again first
+	<-l.done // so that the calls which the link still had are sent again before this one
 	s.sendAgain(resending{c: k, n: n})
 }
 
@@ -290,7 +290,7 @@ func (s *session) waitForReplicas(cmd *command, c *redisproto.Command) error {
 	}
 	written := len(s.writtenTo)
 	s.writtenTo = slices.DeleteFunc(s.writtenTo, s.isReplaced)
-	if len(s.writtenTo) < written { // what a node that is no master any more has, no replica can confirm
+	if len(s.writtenTo) < written { // no replica can confirm what only a former master has
 		s.local(cmd, ":0\r\n")
 		return nil
 	}

@@ -49,7 +49,7 @@ type session struct {
 	scratch   []int
 	writtenTo []*node   // those that were sent what may have changed something
 	routes    *topology // by which the calls in flight were routed
-	seen      int32     // links of its own that the session had then
+	seen      int32     // owned when the last command was routed
 
 	owned atomic.Int32 // how many links of its own the session has, for a look without its mutex
 	large atomic.Int32 // for how many commands links of the session's own are used, see largeFor
@@ -293,29 +293,22 @@ func (s *session) closeOwns(err error) {
 }
 
 // abort makes the session over: whoever reads from the client or writes to it stops.
-func (s *session) abort() {
-	s.mu.Lock()
-	s.over = true
-	s.changed.Broadcast()
-	s.conn.SetReadDeadline(past)
-	s.mu.Unlock()
-}
+func (s *session) abort() { s.interrupt(&s.over) }
 
 // cutOff has the session read nothing more, since the link to which it is sending a large command is lost.
-func (s *session) cutOff() {
-	s.mu.Lock()
-	s.isCut = true
-	s.conn.SetReadDeadline(past)
-	s.mu.Unlock()
-}
+func (s *session) cutOff() { s.interrupt(&s.isCut) }
 
 // stop has the session read nothing more and end when what was received is answered.
-func (s *session) stop() {
+func (s *session) stop() { s.interrupt(&s.draining) }
+
+// interrupt sets the reason why the session reads nothing more, and ends what it waits for, so that it
+// looks at that.
+func (s *session) interrupt(reason *bool) {
 	s.mu.Lock()
-	s.draining = true
+	defer s.mu.Unlock()
+	*reason = true
 	s.changed.Broadcast()
 	s.conn.SetReadDeadline(past)
-	s.mu.Unlock()
 }
 
 // hangUp ends the client's connection such that the replies reach it: if something unread were left
