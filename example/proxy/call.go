@@ -261,7 +261,7 @@ func (s *session) wait(n int) error {
 		}
 		s.awaiting, s.enough = true, n
 		if !s.in.open() {
-			if s.draining { // which the session notices only here, since it does not read
+			if s.inputEnd == errDraining { // which the session notices only here, since it does not read
 				s.beginDrain()
 			}
 			s.changed.Wait()

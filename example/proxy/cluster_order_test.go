@@ -143,6 +143,38 @@ func TestNewMemberIsNotOvertaken(t *testing.T) {
 	}
 }
 
+// TestLinkOfResentCallDoesNotOvertake has a large reply dropped, so that its command is sent again on a link of
+// the session's own. The client's next command goes to that link, too, and must not overtake what is still in
+// flight on the shared one.
+func TestLinkOfResentCallDoesNotOvertake(t *testing.T) {
+	t.Parallel()
+	node, _ := startTwoNodes(t, slotCount)
+	big := wireOf(strings.Repeat("x", 2*maxWhole))[len("*1\r\n"):]
+	set := make(chan struct{})
+	node.answer = func(c *redisproto.Command) string {
+		switch {
+		case string(c.Get(1)) == "big":
+			return big
+		case string(c.Name()) == "SET":
+			close(set)
+			return "+OK\r\n"
+		}
+		select {
+		case <-set:
+			return "+overtaken\r\n"
+		case <-time.After(200 * time.Millisecond):
+			return "+first\r\n"
+		}
+	}
+	p := startProxyWith(t, "-cluster", node.addr)
+	k := dial(t, p.addr, nil)
+	keepRoutes(t, p, node)
+	k.send("GET big", "GET k")
+	k.want(big)
+	k.send("SET k 1")
+	k.want("+first\r\n", "+OK\r\n")
+}
+
 // TestPartsAreRedirectedOnOwnLinks redirects the parts of a command that is split.
 func TestPartsAreRedirectedOnOwnLinks(t *testing.T) {
 	old, other := startTwoNodes(t, slotCount)

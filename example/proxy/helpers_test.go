@@ -338,7 +338,9 @@ func fakeUpstream(t testing.TB, answer func(conn net.Conn, command string) strin
 
 // serveFake serves one connection of a fakeUpstream.
 func serveFake(conn net.Conn, answer func(conn net.Conn, command string) string) {
-	for c := range redisproto.NewParser(conn).Commands() {
+	parser := redisproto.NewParser(conn)
+	parser.SetLimits(redisproto.Limits{Stream: maxWhole})
+	for c := range parser.Commands() {
 		name := string(c.Name())
 		text := answer(conn, name)
 		if text == "" {

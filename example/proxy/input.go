@@ -61,12 +61,7 @@ func (in *input) receive(b []byte) (int, error) {
 			return 0, in.err
 		}
 		s.mu.Lock()
-		switch {
-		case s.over, s.isCut:
-			in.err = errOver
-		case s.draining:
-			in.err = errDraining
-		default: // awake has set the deadline: if there is a wait, it looks again
+		if in.err = s.inputEnd; in.err == nil { // awake has set the deadline: if there is a wait, it looks again
 			s.conn.SetReadDeadline(time.Time{})
 		}
 		waiting := s.reading

@@ -28,17 +28,9 @@ var errTooSlow = errors.New("the client does not take a large reply in time")
 func (l *link) takeLarge(s *session, r reply) error {
 	l.unlockSession()
 	kind := r.Kind()
-	var c *call
-	if !l.isUnmatched() {
-		if c = l.head(); c != nil && c.endsMatching {
-			l.next++
-			l.unmatched.Store(true)
-			c = nil
-		}
-	}
-	message := kind == redisproto.Push || kind == redisproto.Array && !l.speaks3 && l.subs != [3]int{}
-	if l.isUnmatched() || message {
-		c = nil
+	c := l.expected()
+	if kind == redisproto.Push || kind == redisproto.Array && !l.speaks3 && l.subs != [3]int{} {
+		c = nil // it is a message
 	}
 	if c != nil && (c.session == nil || c.whole != nil) {
 		return l.takeLargePart(c, r)
@@ -159,7 +151,7 @@ func (s *session) holdReads(c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := c; k != nil; k = k.next {
-		if info := k.cmd.info; k.raw == nil || info == nil || !info.has(flagReadonly) {
+		if info := k.cmd.info; len(k.raw) == 0 || info == nil || !info.has(flagReadonly) {
 			return false
 		}
 	}

@@ -192,6 +192,31 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
+// An upstream that stops to read in the middle of a large command is not waited for without end.
+func TestUpstreamStopsWithinLargeCommand(t *testing.T) {
+	t.Parallel()
+	over := make(chan struct{})
+	upstream := fakeUpstream(t, func(conn net.Conn, command string) string {
+		if command == "ECHO" { // of which only the beginning has come
+			<-over
+		}
+		return ""
+	})
+	release := sync.OnceFunc(func() { close(over) })
+	t.Cleanup(release) // before the upstream ends
+	forEachMode(t, func(t *testing.T, flags []string) {
+		p := startProxy(t, upstream, append(flags, "-answer", "300ms")...)
+		k := dial(t, p.addr, nil)
+		k.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(k.Conn, "*2\r\n$4\r\nECHO\r\n$%d\r\n", 256<<20)
+		k.Conn.Write(make([]byte, 64<<20)) // more than the systems' buffers hold; it fails when the proxy closes
+		if r, err := k.ReadReply(); err != nil || !strings.HasPrefix(string(r.Raw()), "-ERR upstream closed") {
+			t.Errorf("got %q and %v", r.Raw(), err)
+			release() // else the proxy would not end
+		}
+	})
+}
+
 // When the upstream is lost in the middle of a large command, a client that does not send on is told.
 func TestUpstreamLostWithinLargeCommand(t *testing.T) {
 	t.Parallel()

@@ -313,8 +313,6 @@ func (l *link) failAll(calls []*call, err error) {
 	for i, c := range calls {
 		s := c.session // a call that is answered is used again
 		switch {
-		case c.cmd.kind == malformed:
-			c.fail(c.args)
 		case i == 0 && l.left > 0: // some of its confirmations have come
 			c.answer(nil)
 		default:
@@ -324,20 +322,6 @@ func (l *link) failAll(calls []*call, err error) {
 			s.flush(nil)
 		}
 	}
-}
-
-// sendMalformed sends what is no command to the upstream as well, whose answer shows the place of the
-// error text that the client is to get.
-func (s *session) sendMalformed(l *link, text string) error {
-	var c *call
-	if s.txn.unmatched {
-		l.fault.Store(&text)
-	} else {
-		c = s.begin(malformedCommand, 0)
-		c.args = text
-	}
-	s.give(l, c, []byte("*x\r\n"))
-	return s.flushLinks()
 }
 
 // handshake sends commands on a new connection and returns their replies, without their framing.

@@ -41,8 +41,8 @@ type matcher struct {
 	holds     *session // whose mutex the reader holds
 	taken     []*call  // from the link; those from next on are in flight
 	next      int
-	unmatched atomic.Bool // the replies are passed on without being matched with calls
-	fault     atomic.Pointer[string]
+	unmatched atomic.Bool            // the replies are passed on without being matched with calls
+	fault     atomic.Pointer[string] // the error that the client gets in place of that for what was no command
 
 	left     int // confirmations due to the call that is next, if some have come
 	subs     [3]int
@@ -99,6 +99,22 @@ func (m *matcher) head() *call {
 	return m.taken[m.next]
 }
 
+// expected returns the call whose reply is due. It returns nil if there is none, or if replies are not
+// matched with calls any more: they are not from the reply to a call on that ends matching.
+func (m *matcher) expected() *call {
+	if m.isUnmatched() {
+		return nil
+	}
+	c := m.head()
+	if c != nil && c.endsMatching {
+		c.cmd.calls.Add(1)
+		m.next++
+		m.unmatched.Store(true)
+		return nil
+	}
+	return c
+}
+
 // due is how many of calls, which were sent, are to be answered. Behind the last one that can be told apart
 // there may be no reply.
 func due(calls []*call) int {
@@ -146,25 +162,18 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 	if !r.Whole() {
 		return l.takeLarge(s, r)
 	}
+	c := l.expected()
 	if kind == redisproto.SimpleError {
 		if text := l.proxy.rules.restore(raw); text != nil {
 			raw = text
 		} else if bytes.HasPrefix(raw, []byte("-ERR Protocol error")) {
-			if text, over := l.protocolError(); over {
-				s.passOn(l, text)
+			if fault := l.fault.Load(); fault != nil {
+				s.passOn(l, []byte(*fault))
 				l.unlockSession()
 				s.flush(l)
 				return errAnswer
 			}
 			l.leaving = true
-		}
-	}
-	var c *call
-	if !l.isUnmatched() {
-		if c = l.head(); c != nil && c.endsMatching {
-			c.cmd.calls.Add(1)
-			l.next++
-			l.unmatched.Store(true)
 		}
 	}
 	if l.isUnmatched() {
@@ -190,22 +199,6 @@ func (l *link) takeOwn(r reply, raw []byte, kind redisproto.Kind) error {
 	l.left = 0
 	l.answered(c, r, raw)
 	return nil
-}
-
-// protocolError returns the text to send in place of an error of the upstream about what was no
-// command, if there was such.
-func (m *matcher) protocolError() (text []byte, over bool) {
-	if m.isUnmatched() {
-		if fault := m.fault.Load(); fault != nil {
-			return []byte(*fault), true
-		}
-		return nil, false
-	}
-	if c := m.head(); c != nil && c.cmd.kind == malformed {
-		m.next++
-		return []byte(c.args), true
-	}
-	return nil, false
 }
 
 // isPush reports whether a reply is a message or a confirmation.

@@ -40,9 +40,8 @@ func (s *session) checkOutput() {
 	}
 	s.log.Warn("client closed: too many bytes of replies wait for it", "waiting", waiting)
 	s.closedSlow.Add(1)
-	s.over = true
+	s.end()
 	s.conn.Close()
-	s.changed.Broadcast()
 }
 
 // touch notes that l is going to flush what goes to the client, unless some link is already. s.mu is
@@ -98,8 +97,7 @@ func (s *session) wrote(err error) {
 	s.writing = false
 	s.changed.Broadcast()
 	if err != nil {
-		s.over = true
-		s.conn.SetReadDeadline(past)
+		s.end()
 	}
 }
 

@@ -9,16 +9,8 @@ import (
 
 // route sends a command of a session that shares links, or answers it.
 func (s *session) route(cmd *command, c *redisproto.Command, refused string) error {
-	if s.cluster != nil {
-		if err := s.keepOrder(); err != nil {
-			return err
-		}
-	}
-	if s.owned.Load() != s.seen { // a link of its own was opened for a call that is sent again
-		if err := s.await(0); err != nil {
-			return err
-		}
-		s.seen = s.owned.Load()
+	if err := s.keepOrder(); err != nil {
+		return err
 	}
 	s.returnLinks()
 	if s.said.skip {
@@ -26,29 +18,33 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 		s.skipping = true
 		defer func() { s.skipping = false }()
 	}
-	if refused != "" && s.txn.unmatched && s.cluster != nil { // no command goes to the link of MONITOR
+	logsIn := cmd.kind == auth || cmd.kind == hello
+	switch {
+	case s.txn.unmatched && s.cluster == nil && (refused != "" || !logsIn || s.password == ""):
+		return s.pass(s.passing(), cmd, c, refused)
+	case s.txn.unmatched && refused != "": // no command goes to the link of MONITOR
 		s.local(cmd, refusalText(refused))
 		return nil
-	}
-	if refused != "" && !s.txn.unmatched {
+	case refused != "":
 		return s.refuse(cmd, c, refused)
-	}
-	if !s.said.user && cmd.kind != auth && cmd.kind != hello && cmd.name != "QUIT" && cmd.kind != reset {
+	case !s.said.user && !logsIn && cmd.name != "QUIT" && cmd.kind != reset:
 		s.local(cmd, "-NOAUTH Authentication required.\r\n")
 		return nil
-	}
-	if s.txn.unmatched && s.cluster == nil && (refused != "" || cmd.kind != auth && cmd.kind != hello || s.password == "") {
-		return s.pass(s.passing(), cmd, c, refused)
 	}
 	if answered, err := s.answerLocally(cmd, c); answered {
 		return err
 	}
-	if s.cluster != nil {
+	switch {
+	case s.cluster != nil:
 		return s.routeInCluster(cmd, c)
-	}
-	if cmd.kind == wait {
+	case cmd.kind == wait:
 		return s.waitForReplicas(cmd, c)
 	}
+	return s.routeToSingle(cmd, c)
+}
+
+// routeToSingle sends a command to the only node there is.
+func (s *session) routeToSingle(cmd *command, c *redisproto.Command) error {
 	l := s.ownOn(s.single)
 	if l == nil && s.needsOwn(cmd, c) {
 		var err error
@@ -65,15 +61,22 @@ func (s *session) route(cmd *command, c *redisproto.Command, refused string) err
 	return s.pass(l, cmd, c, "")
 }
 
-// keepOrder waits until nothing is in flight if what is sent now could overtake it, since slots may have
-// other nodes than before.
+// keepOrder waits until nothing is in flight if what is sent now could overtake it: because slots may have
+// other nodes than before, or because a link of the session's own was opened for a call that is sent again.
 func (s *session) keepOrder() error {
-	if s.routes == s.cluster.current() {
-		return nil
+	if s.cluster != nil && s.routes != s.cluster.current() {
+		if err := s.await(0); err != nil {
+			return err
+		}
+		s.routes = s.cluster.current()
 	}
-	err := s.await(0)
-	s.routes = s.cluster.current()
-	return err
+	if s.owned.Load() != s.seen {
+		if err := s.await(0); err != nil {
+			return err
+		}
+		s.seen = s.owned.Load()
+	}
+	return nil
 }
 
 // refuse answers a command that is refused. In a transaction, it is aborted by that.

@@ -72,8 +72,7 @@ type session struct {
 	owns         []*link       // links of the session's own; see setOwns
 	resent       []resending   // what resend is sending again on them
 	over         bool          // the connection is not to be used any more
-	draining     bool          // the proxy stops: nothing more is read
-	isCut        bool          // the link to which a large command is sent is lost: nothing more is read
+	inputEnd     error         // why nothing more is read: errOver or errDraining; nil while the client is read
 }
 
 // A transaction is the state of a session's MULTI or WATCH.
@@ -247,16 +246,19 @@ func (s *session) passing() *link {
 	return nil
 }
 
-// malformed answers what is no command, behind the replies that are due.
+// malformed answers what is no command, behind the replies that are due. Where these cannot be counted, the
+// upstream is sent such as well, and its error shows where that of the client belongs.
 func (s *session) malformed(bad *redisproto.ProtocolError) {
 	text := "-" + bad.Error() + "\r\n"
-	l := s.passing()
-	if l == nil {
+	if !s.txn.unmatched {
 		s.local(malformedCommand, text)
 		s.await(0)
 		return
 	}
-	if s.sendMalformed(l, text) == nil {
+	l := s.passing()
+	l.fault.Store(&text)
+	s.give(l, nil, []byte("*x\r\n"))
+	if s.flushLinks() == nil {
 		for s.in.err == nil { // until the client hangs up, or the answer is there
 			s.in.ahead = nil
 			s.in.readAhead()
@@ -293,20 +295,38 @@ func (s *session) closeOwns(err error) {
 }
 
 // abort makes the session over: whoever reads from the client or writes to it stops.
-func (s *session) abort() { s.interrupt(&s.over) }
-
-// cutOff has the session read nothing more, since the link to which it is sending a large command is lost.
-func (s *session) cutOff() { s.interrupt(&s.isCut) }
-
-// stop has the session read nothing more and end when what was received is answered.
-func (s *session) stop() { s.interrupt(&s.draining) }
-
-// interrupt sets the reason why the session reads nothing more, and ends what it waits for, so that it
-// looks at that.
-func (s *session) interrupt(reason *bool) {
+func (s *session) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*reason = true
+	s.end()
+}
+
+// end is abort while s.mu is held.
+func (s *session) end() {
+	s.over = true
+	s.endInput(errOver)
+}
+
+// cutOff has the session read nothing more, since the link to which it is sending a large command is lost.
+func (s *session) cutOff() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endInput(errOver)
+}
+
+// stop has the session read nothing more and end when what was received is answered.
+func (s *session) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inputEnd == nil {
+		s.endInput(errDraining)
+	}
+}
+
+// endInput sets the reason why the session reads nothing more, and ends what it waits for, so that it
+// looks at that. s.mu is held.
+func (s *session) endInput(reason error) {
+	s.inputEnd = reason
 	s.changed.Broadcast()
 	s.conn.SetReadDeadline(past)
 }
