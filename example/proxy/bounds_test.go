@@ -92,8 +92,8 @@ func TestClientsOfAStoppedUpstream(t *testing.T) {
 		p := startProxy(t, redis.addr, append(flags, "-answer", "300ms", "-connect", "300ms")...)
 		dial(t, p.addr, nil).call("PING")
 		before := openFiles(t)
-		syscall.Kill(redis.pid, syscall.SIGSTOP)
-		defer syscall.Kill(redis.pid, syscall.SIGCONT)
+		pauseProcess(t, redis.pid)
+		defer resumeProcess(t, redis.pid)
 		for range 200 {
 			c, err := net.Dial("tcp", p.addr)
 			if err != nil {
@@ -109,7 +109,7 @@ func TestClientsOfAStoppedUpstream(t *testing.T) {
 		if got := c.read(); !strings.HasPrefix(got, "-ERR upstream did not answer in time") && !strings.HasPrefix(got, "-ERR upstream is away") {
 			t.Errorf("got %q", got)
 		}
-		syscall.Kill(redis.pid, syscall.SIGCONT)
+		resumeProcess(t, redis.pid)
 		waitFor(t, "the upstream is used again", func() bool { return dial(t, p.addr, nil).call("PING") == "PONG" })
 	})
 }

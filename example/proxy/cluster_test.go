@@ -6,7 +6,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -159,8 +158,8 @@ func (n *clusterNode) want(reply, command string) {
 func (n *clusterNode) kill() { n.end() }
 
 // pause stops the process: its connections stay, and nothing answers. resume lets it go on.
-func (n *clusterNode) pause()  { syscall.Kill(n.pid, syscall.SIGSTOP) }
-func (n *clusterNode) resume() { syscall.Kill(n.pid, syscall.SIGCONT) }
+func (n *clusterNode) pause()  { pauseProcess(n.t, n.pid) }
+func (n *clusterNode) resume() { resumeProcess(n.t, n.pid) }
 
 // node returns the node with an ID.
 func (c *redisCluster) node(id string) *clusterNode {

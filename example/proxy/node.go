@@ -144,7 +144,7 @@ func (l *link) begin(conn net.Conn, setup [][]string) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn = conn
+	l.conn = newSocket(conn)
 	return l.err
 }
 

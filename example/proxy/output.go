@@ -80,7 +80,7 @@ func (s *session) flush(l *link) error {
 		n := 0
 		if wait {
 			_, err = s.conn.Write(*b)
-		} else if n, err = s.raw.write(*b); n < len(*b) && err == nil {
+		} else if n, err = tryWrite(s.conn, *b); n < len(*b) && err == nil {
 			go s.flushSlowly(b, n)
 			s.mu.Lock()
 			return nil
@@ -136,18 +136,6 @@ func (s *session) flushAll() error {
 	s.wrote(err)
 	return err
 }
-
-// A rawWriter writes to a connection as much as it takes at once.
-type rawWriter interface {
-	// write returns how many bytes were written. Fewer than all without an error means that the
-	// connection takes no more for now.
-	write(b []byte) (n int, err error)
-}
-
-// unwilling is the rawWriter of a connection that cannot do that, as one of TLS.
-type unwilling struct{}
-
-func (unwilling) write([]byte) (int, error) { return 0, nil }
 
 // passOn passes what is no reply to a call to the client.
 func (s *session) passOn(l *link, raw []byte) {

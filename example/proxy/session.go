@@ -26,7 +26,6 @@ type session struct {
 	*proxy
 	id     int64
 	conn   net.Conn
-	raw    rawWriter // writes to conn without waiting, where that is possible
 	log    *slog.Logger
 	active atomic.Int64 // nanoseconds since the proxy's start: when the client sent something last
 
@@ -103,11 +102,10 @@ type said struct {
 }
 
 func newSession(p *proxy, conn net.Conn) *session {
-	s := &session{proxy: p, conn: conn, id: p.lastID.Add(1)}
+	s := &session{proxy: p, conn: newSocket(conn), id: p.lastID.Add(1)}
 	s.log = p.log.With("client", conn.RemoteAddr().String())
 	s.changed.L = &s.mu
 	s.in.s = s
-	s.raw = newRawWriter(conn)
 	s.parser = redisproto.NewParser(&s.in)
 	s.measure()
 	s.holdToLimits(false) // until greet knows better
