@@ -6,25 +6,40 @@
 //
 // This is the way of a command from the client to the node, and of its reply back:
 //
-//	main.go      the program: flags, signals
-//	flags.go     what the flags say, and whether it makes sense
-//	proxy.go     accepts clients, drains, and looks after what takes too long
-//	session.go   one client: reads its commands, one after the other
-//	batch.go     collects what goes to the links, and sends it
-//	input.go     what a session reads from its client
-//	commands.go  what is known of each command, and which ones are refused
-//	own.go       sends a command on a link that only its client uses
-//	route.go     decides which link a command goes to where links are shared
-//	local.go     answers what a shared link must not remember: HELLO, AUTH, CLIENT
-//	cluster…     decides which nodes a command goes to
-//	node.go      makes the links to a node
-//	link.go      one connection to a node: sends calls, reads replies
-//	match.go     finds the call that a reply belongs to
-//	call.go      puts replies in the order of the commands
-//	output.go    writes them to the client
-//	unblock.go   ends what waits for others
-//	slowlog.go   logs slow commands
-//	metrics.go   serves what is counted
+//	main.go         the program: flags, signals
+//	flags.go        what the flags say, and whether it makes sense
+//	proxy.go        accepts clients, drains, and looks after what takes too long
+//	session.go      one client: reads its commands, one after the other
+//	input.go        what a session reads from its client
+//	commands.go     what is known of each command, and which ones are refused
+//	own.go          sends a command on a link that only its client uses
+//	route.go        decides which link a command goes to where links are shared
+//	local.go        answers what a shared link must not remember: HELLO, AUTH, CLIENT
+//	batch.go        collects what goes to the links, and sends it
+//	node.go         makes the links to a node
+//	link.go         one connection to a node: sends calls, reads replies
+//	match.go        finds the call that a reply belongs to
+//	call.go         puts replies in the order of the commands
+//	output.go       writes them to the client
+//	large.go        passes on commands and replies that are too large to be held
+//	socket….go      makes the system calls that read and write
+//	redirect.go     sends again what was not executed
+//	wire.go         makes commands and replies of the proxy's own
+//	unblock.go      ends what waits for others
+//	slowlog.go      logs slow commands
+//	metrics.go      serves what is counted
+//
+// With a cluster, there are also:
+//
+//	cluster.go      decides which nodes a command goes to
+//	table.go        what the nodes themselves say of each command
+//	keys.go         which arguments of a command are keys
+//	slot.go         which slot a key has
+//	topology.go     which node serves a slot, as most nodes see it
+//	nodesview.go    how one node sees that
+//	gather.go       splits a command, and makes one reply of several
+//	scan.go         SCAN, from slot to slot, with the patterns of glob.go
+//	transaction.go  MULTI and WATCH, which are on one node
 package main
 
 import (
