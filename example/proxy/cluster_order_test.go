@@ -175,6 +175,51 @@ func TestLinkOfResentCallDoesNotOvertake(t *testing.T) {
 	k.want("+first\r\n", "+OK\r\n")
 }
 
+// TestLostLinkKeepsOrder loses a shared link to which a command was given that is not written yet. The client's
+// next command finds the link lost before that command is sent again, and must not overtake it.
+func TestLostLinkKeepsOrder(t *testing.T) {
+	for _, second := range []string{"SET k 2", "MSET k 2 elsewhere 2"} {
+		t.Run(second, func(t *testing.T) {
+			node, _ := startTwoNodes(t, slotCount)
+			var executed []string // the values of the key
+			node.answer = func(c *redisproto.Command) string {
+				if string(c.Get(1)) == "k" {
+					executed = append(executed, string(c.Get(2)))
+				}
+				return "+OK\r\n"
+			}
+			p := startProxyWith(t, "-cluster", node.addr)
+			k := dial(t, p.addr, nil)
+			keepRoutes(t, p, node)
+			k.send("SET k 0")
+			k.want("+OK\r\n")
+			l := p.cluster.nodeAt(node.addr).links.shared[0][0].Load()
+			isSo := func(is func() bool) func() bool {
+				return func() bool {
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					return is()
+				}
+			}
+			l.wmu.Lock() // nothing is written, and nothing that was given to the link is sent again
+			k.send("SET k 1")
+			waitFor(t, "the link has the command", isSo(func() bool { return len(l.unsent) == 1 }))
+			l.conn.Close()
+			waitFor(t, "the link is lost", isSo(func() bool { return l.err != nil }))
+			k.send(second)
+			waitFor(t, "the second command is in flight", func() bool {
+				return anySession(p, func(s *session) bool { return s.flying.calls > 1 })
+			})
+			time.Sleep(10 * time.Millisecond) // for it to go wrong
+			l.wmu.Unlock()
+			k.want("+OK\r\n", "+OK\r\n")
+			if got := strings.Join(executed, " "); got != "0 1 2" {
+				t.Errorf("the key was set to %s, want 0 1 2", got)
+			}
+		})
+	}
+}
+
 // TestPartsAreRedirectedOnOwnLinks redirects the parts of a command that is split.
 func TestPartsAreRedirectedOnOwnLinks(t *testing.T) {
 	old, other := startTwoNodes(t, slotCount)
