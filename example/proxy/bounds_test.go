@@ -365,10 +365,11 @@ func TestSplitCommandsAreBounded(t *testing.T) {
 	p := startProxyWith(t, "-cluster", first.addr)
 	t.Cleanup(func() { close(over) }) // before the proxy ends, and the nodes
 	k := dial(t, p.addr, nil)
+	k.call("SET " + keyOf(0) + " 1")     // so that the proxy knows the cluster
 	const size, most = 200_000, 32 << 20 // bytes; the system's buffers hold some
 	command := appendCommand(nil, "MSET", keyOf(0), "1", keyOf(2), strings.Repeat("x", size))
 	for sent := 0; ; sent += size {
-		k.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		k.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 		if _, err := k.Conn.Write(command); err != nil {
 			break
 		}
@@ -376,7 +377,7 @@ func TestSplitCommandsAreBounded(t *testing.T) {
 			t.Fatalf("the proxy took %d bytes", sent)
 		}
 	}
-	if first.calls.Load() == 0 {
+	if first.calls.Load() < 2 {
 		t.Error("no part was sent, so the test shows nothing")
 	}
 	anySession(p, func(s *session) bool {

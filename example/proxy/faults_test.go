@@ -483,7 +483,9 @@ func TestLostLinkInPool(t *testing.T) {
 	p := startProxy(t, startRedis(t).addr, "-shared", "1")
 	l := newLink(p.single, p.proxy, false)
 	l.err = io.EOF
+	p.single.links.mu.Lock()
 	p.single.links.idle = append(p.single.links.idle, l)
+	p.single.links.mu.Unlock()
 	c := dial(t, p.addr, nil)
 	c.Conn.SetDeadline(time.Now().Add(10 * time.Second))
 	c.send("MULTI", "PING", "EXEC")

@@ -56,8 +56,7 @@ func samples(t *testing.T, text string) map[string]float64 {
 func TestMetrics(t *testing.T) {
 	redis := startRedis(t)
 	forEachMode(t, func(t *testing.T, flags []string) {
-		p := startProxy(t, redis.addr, append(flags, "-deny", "flushall")...)
-		p.timed = true
+		p := startProxy(t, redis.addr, append(flags, "-deny", "flushall", "-slowlog", "1h")...) // so that calls are timed
 		listener, err := p.serveMetrics("127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
