@@ -35,6 +35,20 @@ func testTransactions(t *testing.T, c *redisCluster, w way) {
 		a.send("MULTI", "GET "+key, "EXEC")
 		a.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n$6\r\ntheirs\r\n")
 	}
+	// So it is after an EXEC that is wrong, also while another link is kept for subscriptions.
+	subscribed := w.dial(t)
+	subscribed.send("HELLO 3", "PSUBSCRIBE none*")
+	subscribed.read()
+	subscribed.read()
+	for i := range mastersOfCluster {
+		key := keyOf(i)
+		subscribed.send("WATCH "+key, "EXEC x")
+		subscribed.want("+OK\r\n", "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n")
+		b.send("SET " + key + " theirs")
+		b.want("+OK\r\n")
+		subscribed.send("MULTI", "GET "+key, "EXEC")
+		subscribed.want("+OK\r\n", "+QUEUED\r\n", "*1\r\n$6\r\ntheirs\r\n")
+	}
 	// A transaction has one node.
 	a.send("MULTI", "SET "+keyOf(0)+" 1", "SET "+keyOf(1)+" 1", "EXEC", "GET "+keyOf(0))
 	a.want("+OK\r\n", "+QUEUED\r\n", crossSlotText, "-EXECABORT Transaction discarded because of previous errors.\r\n",

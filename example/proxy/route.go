@@ -273,8 +273,8 @@ func (s *session) returnLinks() {
 	for _, l := range clean {
 		l.node.links.giveBack(l)
 	}
-	if len(kept) == 0 && !s.txn.pending {
-		s.txn = transaction{}
+	if !s.txn.pending && (len(kept) == 0 || slices.Contains(clean, s.txn.open) || slices.Contains(clean, s.txn.watched)) {
+		s.txn = transaction{} // which was not begun, or is over
 	}
 }
 

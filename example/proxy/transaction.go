@@ -42,7 +42,7 @@ func (s *session) transact(q query) error {
 		return s.transactPending(q)
 	case t.open != nil:
 		return s.transactOpen(q)
-	case q.cmd.kind == watch:
+	case q.cmd.kind == watch, t.watched != nil && q.c.ArgCount() != 1: // the node watches no more after an EXEC with arguments
 		return s.watch(q)
 	case q.c.ArgCount() != 1: // MULTI, EXEC and DISCARD have no arguments
 		return s.sendTo(s.anyNode(), noSlot, q.cmd, q.c)
@@ -58,7 +58,7 @@ func (s *session) transact(q query) error {
 	return nil
 }
 
-// watch sends WATCH or UNWATCH outside of MULTI.
+// watch sends WATCH, UNWATCH, or a command that changes what is watched, outside of MULTI.
 func (s *session) watch(q query) error {
 	t := &s.txn
 	switch {
