@@ -272,6 +272,7 @@ func TestHostileUpstream(t *testing.T) {
 func TestNothingStays(t *testing.T) {
 	redis := startRedis(t)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	var proxies []*testProxy
 	for _, m := range modes {
 		p := startProxy(t, redis.addr, m.flags...)
 		for range 20 {
@@ -284,9 +285,15 @@ func TestNothingStays(t *testing.T) {
 		}
 		p.stop()
 		<-p.done
+		proxies = append(proxies, p)
 	}
 	waitFor(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
 	waitFor(t, "all files are closed", func() bool { return openFiles(t) <= files+2 })
+	for _, p := range proxies {
+		if log := p.log.String(); strings.Contains(log, "WARN") {
+			t.Errorf("the log accuses somebody:\n%s", log)
+		}
+	}
 }
 
 // Without a descriptor left, the upstream is not blamed, and its address is not told.

@@ -285,7 +285,7 @@ func (l *link) lose(err error) {
 			l.proxy.cluster.refresh("")
 		}
 		l.failAll(written, err)
-		if l.shared || len(written) > 0 {
+		if err != errOver && (l.shared || len(written) > 0) {
 			l.proxy.failures.Add(1)
 			l.proxy.log.Warn("upstream lost", "upstream", l.node.addr, "shared", l.shared, "unanswered", len(written), "err", err)
 		}
